@@ -1,0 +1,87 @@
+# `make study` runs the default study and writes results/default/. Every target may be repeated: what is done is not done again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+TORCH := 2.13.0
+
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export PYTHONUNBUFFERED := 1
+# One thread a process, as many processes as cores: on small models two threads spend their time waiting for each other.
+export OMP_NUM_THREADS := 1
+# glibc hands large temporaries (logits) back to the kernel at once, which faults them in anew at every training step; kept, they
+# make the loss twice as fast. It reads these at a process's start, so they cannot be set from Python.
+export MALLOC_MMAP_THRESHOLD_ := 4000000000
+export MALLOC_TRIM_THRESHOLD_ := 8000000000
+
+# $(call repro,NAME): a study's graph, its independent chains side by side.
+# `dvc repro -s` runs exactly the named stages, in their order. A full `dvc repro` of a chain would check `prepare` too, and DVC
+# refuses that ("busy") while another chain reads the corpus. The last line checks the whole graph once more.
+# xargs stops at exit code 255, which is DVC's for any failure: 1 lets the other chains end before make fails.
+define repro
+dvc repro prepare@$(1) | $(without_hints); \
+for phase in chains teachers students; do \
+	tlc plan --study $(1) --targets $$phase | xargs -P $(JOBS) -L 1 bash -c ' \
+		test $$# -eq 0 || dvc --wait-for-lock repro -s "$$@" || \
+		{ echo "failed: $$* (its cause stands above; the same make goes on from what is done)" >&2; exit 1; }' chain \
+	| $(without_hints); \
+done; \
+dvc repro report@$(1) | $(without_hints)
+endef
+
+# What DVC adds to every command: advice about git and remotes.
+without_hints = { grep --line-buffered -vE '^(To track the changes with git|	git add |To enable auto staging|	dvc config core|Use .dvc push|$$)' || true; }
+
+.PHONY: help env study smoke test test-slow lint format lock
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+env: .venv/.stamp ## Make .venv with every pinned package and the `tlc` command
+
+.venv/.stamp: requirements.lock pyproject.toml
+	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+		|| { echo "Python 3.11 or newer is needed (found: $(or $(PYTHON),none)); run: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@echo "installing requirements.lock into .venv (some minutes the first time)"
+	@"$(PYTHON)" -m venv .venv
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
+	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+study: env ## Run the default study; JOBS=n processes side by side (default: one a core)
+	@$(call repro,default)
+	@echo "read results/default/report.html"
+
+smoke: env ## Run the smoke study from corpus to page in .smoke/, in a few minutes
+	@rm -rf .smoke && mkdir -p .smoke/.dvc && cp -R pipeline stages configs .smoke/ && cp .dvc/config .smoke/.dvc/
+	@cd .smoke; \
+	dvc config core.no_scm true; \
+	tlc plan --study configs/smoke.yaml --write; \
+	$(call repro,smoke)
+	@echo "read .smoke/results/smoke/report.html"
+
+test: env ## Run the fast tests
+	@pytest -m "not slow"
+
+test-slow: env ## Run the slow tests
+	@pytest -m slow
+
+lint: env ## Check style, format and types
+	@ruff check .
+	@ruff format --check .
+	@mypy
+
+format: env ## Apply the format and the safe fixes
+	@ruff check --fix .
+	@ruff format .
+
+lock: ## Write requirements.lock anew from pyproject.toml (torch's own CUDA packages are not pinned: they follow its wheel)
+	@"$(PYTHON)" -m venv --clear .venv
+	@.venv/bin/python -m pip install --upgrade 'torch==$(TORCH)' setuptools -e '.[dev]'
+	@{ echo "# Every package of the environment, exactly. \`make lock\` writes this file; \`make env\` installs it."; \
+		.venv/bin/python -m pip freeze --all --exclude-editable | grep -vE '^(pip|triton|cuda-.*|nvidia-.*)==' | sed 's/+cpu$$//'; \
+	} > requirements.lock

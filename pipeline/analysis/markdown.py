@@ -1,0 +1,45 @@
+"""verdict.md: the verdict as a table that a README can quote, with the command that made it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipeline.analysis.wording import megabytes, outcome, side, winner
+
+NAMES = {"device_seconds": "Equal device seconds", "train_flops": "Equal training FLOPs"}
+
+
+def verdict_markdown(verdict: dict[str, Any]) -> str:
+    """Return the claim and one table a match, in Markdown; the numbers are those of verdict.json."""
+    quality = verdict["quality_name"]
+    lines = [f"**{verdict['claim']}**", ""]
+    for match in verdict["matches"]:
+        lines += [
+            f"{NAMES[match['matched']]} ({match['budget']}), on the test set:",
+            "",
+            f"| limit | heavy | light | test loss, light - heavy | wins | {quality}, heavy - light | wins |",
+            "|---|---|---|---|---|---|---|",
+        ]
+        for limit in match["limits"]:
+            cells = [
+                megabytes(limit["limit"]),
+                side(limit["heavy"]),
+                side(limit["light"]),
+                outcome(limit["by_loss"], 3),
+                winner(limit["by_loss"]),
+                outcome(limit, 2),
+                winner(limit),
+            ]
+            lines.append(f"| {' | '.join(cells)} |")
+        lines.append("")
+    speeds = ", ".join(f"{size} {speed:.0f}" for size, speed in verdict["gflops_per_second"].items())
+    thresholds = verdict["thresholds"]
+    lines += [
+        f"Positive favours heavy. 95 % intervals over seeds and sentences; p after Holm over the limits. A winner "
+        f"needs p < {thresholds['p_value']} and {thresholds['quality']} {quality} or {thresholds['loss_percent']:g} % "
+        f"of loss. Training GFLOP/s: {speeds}.",
+        "",
+        f"Made by `python -m stages.report --study {verdict['study']}`.",
+        "",
+    ]
+    return "\n".join(lines)

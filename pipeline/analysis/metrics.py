@@ -1,0 +1,32 @@
+"""metrics.json: flat numbers for `dvc metrics show` and `dvc metrics diff`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from pipeline.analysis.claim import counts, matches_disagree
+from pipeline.selection import configurations
+
+
+def metrics(frame: pd.DataFrame, verdict: dict[str, Any]) -> dict[str, float | int]:
+    """Return {name: number}: rows by status, limits won, the best dense loss and quality, GFLOP/s."""
+    result: dict[str, float | int] = {"matches_disagree": int(matches_disagree(verdict["matches"]))}
+    for status, number in frame["status"].value_counts().items():
+        result[f"rows_{status}"] = int(number)
+    result["rows_over_budget"] = int((~frame["within_budget"].fillna(True).astype(bool)).sum())
+    configs = configurations(frame)
+    for match in verdict["matches"]:
+        name = match["match"]
+        for by_loss, suffix in ((False, "quality"), (True, "loss")):
+            tally = counts(match["limits"], by_loss=by_loss)
+            for outcome in ("heavy", "light", "tie", "infeasible", "train_large"):
+                result[f"{name}_{outcome}_by_{suffix}"] = tally[outcome]
+        dense = configs[(configs["match"] == name) & (configs["method"] == "none")]
+        if dense["test_loss"].notna().any():
+            result[f"{name}_best_dense_test_loss"] = float(dense["test_loss"].min())
+        if dense["quality"].notna().any():
+            result[f"{name}_best_dense_quality"] = float(dense["quality"].max())
+    result |= {f"gflops_per_second_{size}": speed for size, speed in verdict["gflops_per_second"].items()}
+    return result

@@ -1,0 +1,115 @@
+"""report.html: one file with everything in it, for a desk and for a phone."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import pandas as pd
+from markupsafe import Markup
+
+from pipeline.analysis import wording
+from pipeline.analysis.claim import matches_disagree
+from pipeline.analysis.figures import CAPTIONS
+from pipeline.analysis.markdown import NAMES
+from pipeline.selection import BUDGET_TOLERANCE
+
+TEMPLATE = Path(__file__).with_name("page.html.j2")
+
+
+def inline_svg(text: str, *, name: str, label: str) -> Markup:
+    """Return an SVG file's text as an element of a page: ids of its own, scaled by the page, described by `label`."""
+    body = text[text.index("<svg") :]
+    body = re.sub(r"<metadata>.*?</metadata>", "", body, flags=re.DOTALL)
+    body = re.sub(r'\bid="([^"]+)"', rf'id="{name}-\1"', body)
+    body = re.sub(r'href="#([^"]+)"', rf'href="#{name}-\1"', body)
+    body = re.sub(r"url\(#([^)]+)\)", rf"url(#{name}-\1)", body)
+    body = re.sub(r'^<svg([^>]*?) width="[^"]*"', r"<svg\1", body, count=1)
+    body = re.sub(r'^<svg([^>]*?) height="[^"]*"', r"<svg\1", body, count=1)
+    return Markup(body.replace("<svg", f'<svg role="img" aria-label="{label.replace(chr(34), chr(39))}"', 1))
+
+
+def dense_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one dict a (match, size) of uncompressed models: means over ok seeds, and the spread over seeds."""
+    dense = frame[frame["method"] == "none"]
+    lines: list[dict[str, Any]] = []
+    for (match, size), group in dense.groupby(["match", "size"], sort=False):
+        good = group[group["status"] == "ok"]
+        means = {
+            name: good[name].mean()
+            for name in ("params_total", "params_embedding", "tokens_per_param", "test_loss", "valid_loss")
+        }
+        spread = {f"{name}_sd": good[name].std(ddof=1) for name in ("test_loss", "quality")}
+        speed = (good["train_flops"].sum() / good["train_seconds"].sum() / 1e9) if good["train_seconds"].sum() else None
+        scores = {"quality": group["quality"].mean(skipna=False), "chrf": group["chrf"].mean(skipna=False)}
+        costs = {name: good[name].mean() for name in ("size_bytes", "total_seconds", "total_flops")}
+        lines.append(
+            {"match": match, "size": size, "seeds": len(good), **means, **spread, **scores, **costs, "speed": speed}
+        )
+    matches = list(dict.fromkeys(line["match"] for line in lines))
+    return sorted(lines, key=lambda line: (matches.index(line["match"]), line["params_total"]))
+
+
+def budget_lines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[dict[str, Any]]:
+    """Return one dict a match: its budget, the least and the most that a row spent, and how many rows overran."""
+    lines = []
+    for match in entry["matches"]:
+        rows = frame[(frame["match"] == match) & (frame["status"] == "ok")]
+        spent = rows[f"total_{match}"]
+        over = rows[~rows["within_budget"].fillna(True).astype(bool)]
+        lines.append(
+            {
+                "match": match,
+                "budget": entry["budgets"][match],
+                "least": spent.min(),
+                "most": spent.max(),
+                "over": sorted(over["run_id"]),
+            }
+        )
+    return lines
+
+
+def render_page(
+    frame: pd.DataFrame,
+    verdict: dict[str, Any],
+    students: pd.DataFrame,
+    figures: dict[str, str],
+    *,
+    entry: dict[str, Any],
+    card: dict[str, Any],
+    components: int,
+) -> str:
+    """Return the page's HTML; `figures` are SVG texts by name, `card` is the corpus card.json."""
+    environment = jinja2.Environment(
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+    )
+    filters = ("number", "signed", "scientific", "count", "megabytes", "p_value", "outcome", "winner", "side")
+    environment.filters |= {name: getattr(wording, name) for name in filters}
+    signatures = frame[["signature", "chrf_signature"]].dropna().drop_duplicates()
+    timed = frame[frame["latency_ms_p50"].notna()]
+    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+        study=entry["study"],
+        entry=entry,
+        verdict=verdict,
+        disagree=matches_disagree(verdict["matches"]),
+        names=NAMES,
+        budgets=budget_lines(frame, entry),
+        tolerance_percent=100 * BUDGET_TOLERANCE,
+        dense=dense_table(frame),
+        students=students.to_dict("records"),
+        timed=timed.to_dict("records"),
+        lost=frame.loc[frame["status"] != "ok", ["run_id", "status"]].to_dict("records"),
+        figures={name: inline_svg(text, name=name, label=CAPTIONS[name]) for name, text in figures.items()},
+        captions=CAPTIONS,
+        card=card,
+        components=components,
+        signatures=[tuple(line) for line in signatures.itertuples(index=False)],
+        seeds=sorted(frame.groupby("size")["seed"].nunique().unique()),
+        rows=len(frame),
+    )

@@ -1,0 +1,126 @@
+"""The JSON schema of verdict.json, and the check against it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jsonschema
+
+from pipeline.errors import StudyError
+
+
+def _object(properties: dict[str, Any]) -> dict[str, Any]:
+    return {"type": "object", "properties": properties, "required": list(properties), "additionalProperties": False}
+
+
+def _described(text: str, **schema: Any) -> dict[str, Any]:
+    return {"description": text, **schema}
+
+
+_OPTIONAL_NUMBER = {"type": ["number", "null"]}
+_PROBABILITY = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_WINNER = {"enum": ["heavy", "light", "tie", "infeasible"]}
+
+_CONFIGURATION = _object(
+    {
+        "config_id": _described("size/recipe", type="string"),
+        "run_ids": _described("its runs, in the order of seeds", type="array", items={"type": "string"}, minItems=1),
+        "quality": _described("test set, mean over seeds", type="number"),
+        "valid_loss": _described("nats a token, mean over seeds; what it was chosen by", type="number"),
+        "test_loss": _described("nats a reference token, without smoothing, mean over seeds", type="number"),
+        "compression_ratio": _described(
+            "dense fp32 bytes of the architecture / bytes written", type="number", exclusiveMinimum=0
+        ),
+        "params_total": {"type": "integer", "minimum": 1},
+        "size_bytes": _described("the largest file of its seeds", type="integer", minimum=1),
+    }
+)
+
+_OUTCOME = {
+    "low": _described(
+        "95 % t interval over seeds and sentences; null where one side does not fit or one seed was run",
+        **_OPTIONAL_NUMBER,
+    ),
+    "high": _OPTIONAL_NUMBER,
+    "p_value": _described("two-sided, Holm-adjusted over the limits of this list", **_PROBABILITY),
+    "p_value_raw": _described("before Holm", **_PROBABILITY),
+    "seeds": _described("seeds that both sides have", type=["integer", "null"]),
+    "winner": _WINNER,
+    "supports_train_large": _described("heavy won and has more parameters than light", type="boolean"),
+}
+
+_LIMIT = _object(
+    {
+        "limit": _described("bytes of the file, for every seed", type="integer", minimum=1),
+        "unit": {"const": "bytes"},
+        "heavy": {"anyOf": [_CONFIGURATION, {"type": "null"}]},
+        "light": {"anyOf": [_CONFIGURATION, {"type": "null"}]},
+        "difference": _described("quality, heavy - light: positive favours heavy", **_OPTIONAL_NUMBER),
+        **_OUTCOME,
+        "by_loss": _object(
+            {
+                "difference": _described(
+                    "test loss in nats a token, light - heavy: positive favours heavy", **_OPTIONAL_NUMBER
+                ),
+                **_OUTCOME,
+            }
+        ),
+        "by_size": _described(
+            "the best fitting configuration of each size", type="object", additionalProperties=_CONFIGURATION
+        ),
+    }
+)
+
+SCHEMA: dict[str, Any] = {
+    "$schema": "https://json-schema.org/draft/2020-12/schema",
+    "title": "verdict",
+    "description": "Heavily against lightly compressed models at byte limits; positive differences favour heavy.",
+    **_object(
+        {
+            "study": {"type": "string"},
+            "claim": _described("one sentence, made from the counts below", type="string", minLength=1),
+            "quality_name": {"type": "string"},
+            "thresholds": _object(
+                {
+                    "quality": _described("least difference that wins, in units of quality", type="number"),
+                    "loss_percent": _described(
+                        "least difference that wins, in percent of light's test loss", type="number"
+                    ),
+                    "p_value": _described("a winner's adjusted p is below this", type="number"),
+                }
+            ),
+            "gflops_per_second": _described(
+                "training speed by size", type="object", additionalProperties={"type": "number"}
+            ),
+            "matches": {
+                "type": "array",
+                "minItems": 1,
+                "items": _object(
+                    {
+                        "matched": {"enum": ["device_seconds", "train_flops"]},
+                        "match": {"enum": ["seconds", "flops"]},
+                        "budget": {"type": "string"},
+                        "limits": _described(
+                            "light: fp32, 16-bit or int8; heavy: at most 6 bits or half pruned, and at least 5x",
+                            type="array",
+                            items=_LIMIT,
+                        ),
+                        "limits_first_study": _described(
+                            "light: at most 2x; heavy: at least 4x", type="array", items=_LIMIT
+                        ),
+                    }
+                ),
+            },
+        }
+    ),
+}
+
+
+def check_verdict(verdict: dict[str, Any]) -> None:
+    """Raise StudyError when a verdict does not have the form of `SCHEMA`."""
+    try:
+        jsonschema.validate(verdict, SCHEMA, cls=jsonschema.Draft202012Validator)
+    except jsonschema.ValidationError as error:
+        raise StudyError(
+            f"verdict.json: {error.json_path}: {error.message.splitlines()[0]}; this is a fault of the report stage"
+        ) from None

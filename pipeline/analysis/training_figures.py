@@ -1,0 +1,174 @@
+"""Figures of training: loss along the budget, what sizes and distillation end at, how fast models answer."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, size_style, title
+from pipeline.analysis.wording import count
+
+MATCH_NAMES = {"seconds": "equal device seconds", "flops": "equal training FLOPs"}
+MATCH_MARKERS = {"seconds": ("#0173b2", "o", "-"), "flops": ("#de8f05", "s", "--")}
+
+
+def sizes_in_order(frame: pd.DataFrame) -> list[str]:
+    """Return the sizes of the dense rows, fewest parameters first."""
+    dense = (
+        frame[frame["method"] == "none"].groupby("size", sort=False)[["params_total", "d_model", "num_layers"]].max()
+    )
+    return [str(size) for size in dense.sort_values(["params_total", "d_model", "num_layers"]).index]
+
+
+def curves(curve: pd.DataFrame, frame: pd.DataFrame, *, match: str) -> Figure:
+    """Draw validation loss against what `match` counts: trunks thin, cooled-down endpoints marked, first seeds."""
+    column, label = {"seconds": ("train_seconds", "device seconds"), "flops": ("train_flops", "training TFLOPs")}[match]
+    figure, (axes,) = panels(1, height=4.4)
+    styles = size_style(sizes_in_order(frame))
+    curve = curve.assign(train_flops=curve["train_flops"] / 1e12)
+    first = curve[(curve["seed"] == curve.groupby("size")["seed"].transform("min")) & curve["valid_loss"].notna()]
+    if first.empty:
+        empty(axes, "no validation points were taken")
+        return figure
+    ends: dict[str, float] = {}
+    for size, (colour, marker) in styles.items():
+        mine = first[first["size"] == size]
+        trunk = mine[mine["phase"] == "trunk"].sort_values(column)
+        axes.plot(trunk[column], trunk["valid_loss"], color=colour, linewidth=0.9, alpha=0.75)
+        cooled = mine[mine["phase"].isin([match, f"{match}-early"])].sort_values(column)
+        axes.plot(
+            cooled[column],
+            cooled["valid_loss"],
+            color=colour,
+            marker=marker,
+            linestyle="none",
+            markersize=7,
+            label=size,
+        )
+        last = cooled[cooled["phase"] == match]["valid_loss"]
+        if len(last):
+            ends[size] = float(last.iloc[-1])
+    axes.set(xlabel=label, ylabel="validation loss (nats a token)", yscale="log")
+    log_ticks(axes.yaxis, steps=LOSS_STEPS)
+    if ends:
+        best = min(ends, key=lambda size: ends[size])
+        title(axes, f"{best} ends lowest at {MATCH_NAMES[match]} ({ends[best]:.2f})")
+    legend_below(axes)
+    return figure
+
+
+def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
+    """Draw test loss and quality of the dense rows against parameters, by match: mean, and each seed as a dot."""
+    dense = frame[(frame["method"] == "none") & (frame["status"] == "ok")]
+    figure, both = panels(2)
+    for axes, column, label in zip(
+        both, ("test_loss", "quality"), ("test loss (nats a token)", quality_name), strict=True
+    ):
+        best = []
+        for match, group in dense.groupby("match", sort=False):
+            colour, marker, line = MATCH_MARKERS[str(match)]
+            means = group.groupby("size")[["params_total", column]].mean().dropna().sort_values("params_total")
+            if means.empty:
+                continue
+            axes.plot(
+                means["params_total"],
+                means[column],
+                color=colour,
+                linestyle=line,
+                marker=marker,
+                label=MATCH_NAMES[str(match)],
+            )
+            axes.scatter(group["params_total"].astype(float), group[column], s=9, color=colour, alpha=0.45)
+            best.append((str(match), str(means[column].idxmin() if column == "test_loss" else means[column].idxmax())))
+        axes.set(xlabel="parameters", ylabel=label, xscale="log")
+        log_ticks(axes.xaxis, unit=count)
+        word = "lowest loss" if column == "test_loss" else f"highest {quality_name}"
+        winners = {size for _, size in best}
+        where = "under every match" if len(winners) == 1 else ""
+        text = ", ".join(winners) if where else ", ".join(f"{size} ({match})" for match, size in best)
+        title(axes, f"The {word} is that of {text} {where}")
+        legend_below(axes)
+    return figure
+
+
+def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
+    """Draw test loss and quality of plain, word-level and sequence-level runs at one total budget."""
+    figure, both = panels(2, height=3.4)
+    if students.empty:
+        for axes in both:
+            empty(axes, "no distilled students in this study")
+        return figure
+    styles = size_style(list(dict.fromkeys(students["method"])))
+    sizes = list(dict.fromkeys(students["size"]))
+    for axes, column, label in zip(
+        both, ("test_loss", "quality"), ("test loss (nats a token)", quality_name), strict=True
+    ):
+        for method, (colour, marker) in styles.items():
+            mine = students[students["method"] == method]
+            beside = 0.12 * (list(styles).index(method) - (len(styles) - 1) / 2)
+            axes.plot(
+                [sizes.index(s) + beside for s in mine["size"]],
+                mine[column],
+                color=colour,
+                marker=marker,
+                linestyle="none",
+                markersize=9,
+                label=method,
+            )
+        axes.set_xticks(range(len(sizes)), sizes)
+        axes.set_xlim(-0.5, len(sizes) - 0.5)
+        axes.margins(y=0.15)
+        axes.set(xlabel="student's size", ylabel=label)
+        gain = students.loc[
+            students["method"] != "plain", {"test_loss": "loss_gain", "quality": "quality_gain"}[column]
+        ].dropna()
+        unit = "lower loss" if column == "test_loss" else f"higher {quality_name}"
+        title(axes, f"At equal totals {int((gain > 0).sum())} of {len(gain)} kinds of student have {unit}")
+        legend_below(axes)
+    return figure
+
+
+def latency(frame: pd.DataFrame, *, quality_name: str) -> Figure:
+    """Draw median latency of the timed dense rows against file size, and quality against latency."""
+    timed = frame[frame["latency_ms_p50"].notna() & (frame["status"] == "ok")]
+    figure, (above, below) = panels(2)
+    if timed.empty:
+        for axes in (above, below):
+            empty(axes, "no latencies were measured")
+        return figure
+    for size, (colour, marker) in size_style(sizes_in_order(frame)).items():
+        mine = timed[timed["size"] == size]
+        if mine.empty:
+            continue
+        row = mine.iloc[0]
+        low, high = row["latency_ms_p50"], row["latency_ms_p95"]
+        above.plot([row["size_bytes"] / 1e6] * 2, [low, high], color=colour, linewidth=1)
+        above.plot(
+            row["size_bytes"] / 1e6, low, color=colour, marker=marker, linestyle="none", markersize=7, label=size
+        )
+        below.plot(
+            mine["latency_ms_p50"],
+            mine["quality"],
+            color=colour,
+            marker=marker,
+            linestyle="none",
+            markersize=7,
+            label=size,
+        )
+    above.set(xscale="log", yscale="log", xlabel="fp32 file (MB)", ylabel="ms a batch, median to p95")
+    medians = timed.groupby("size")["latency_ms_p50"].median()
+    title(
+        above,
+        f"Median latency: {medians.min():.1f} ms ({medians.idxmin()}) to {medians.max():.1f} ms ({medians.idxmax()})",
+    )
+    below.set(xscale="log", xlabel="median latency (ms a batch)", ylabel=quality_name)
+    rows = timed[timed["quality"].notna()]
+    title(
+        below,
+        f"Best {quality_name}: {rows.loc[rows['quality'].idxmax(), 'size']}" if len(rows) else "Quality and latency",
+    )
+    log_ticks(above.yaxis)
+    for axes in (above, below):
+        log_ticks(axes.xaxis)
+        legend_below(axes)
+    return figure

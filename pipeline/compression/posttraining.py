@@ -1,0 +1,52 @@
+"""Post-training quantization of a pretrained run: every bit width under every match, nothing trained."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from pipeline.compression.formats import save_compressed
+from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.expansion import quantize_recipe
+from pipeline.files import atomic_path, write_json
+from pipeline.models.checkpoint import load_dense, model_directory, read_run
+from pipeline.training.pretraining import run_record
+
+
+def quantize_run(entry: dict[str, Any], *, key: str, parent: Path, corpus: PreparedCorpus, out: Path) -> str:
+    """Write ``<match>-q<bits>`` directories for the full branch of every match; return a one-line summary."""
+    tokenizer = corpus.tokenizer()
+    written: list[str] = []
+    metrics: dict[str, Any] = {}
+    with atomic_path(out) as temporary:
+        temporary.mkdir(parents=True)
+        for match in entry["matches"]:
+            source = parent / match
+            metrics[match] = {"status": "ok" if source.exists() else "diverged"}
+            if not source.exists():
+                continue
+            parent_run = read_run(source)
+            model = load_dense(source)
+            for bits in entry["bits"]:
+                recipe = quantize_recipe(bits)
+                record = run_record(
+                    entry,
+                    vocab_size=corpus.vocab_size,
+                    match=match,
+                    run_id=f"{key}-{match}-{recipe}",
+                    parent_id=parent_run["run_id"],
+                    config_id=f"{entry['size']}/{recipe}",
+                    budget=parent_run["budget"],
+                    method="quantize",
+                    recipe=recipe,
+                    bits=bits,
+                    ledger=parent_run["ledger"],
+                    steps=parent_run["steps"],
+                    precision=parent_run["precision"],
+                )
+                path = temporary / f"{match}-{recipe}"
+                with model_directory(path, tokenizer=tokenizer, run=record, corpus=corpus.card) as directory:
+                    save_compressed(model, directory, bits=bits, masks=None)
+                written.append(path.name)
+        write_json(temporary / "metrics.json", metrics)
+    return f"{key}: wrote {', '.join(written) or 'nothing, for the run diverged'}"

@@ -1,0 +1,168 @@
+"""Batches of sentence pairs under a limit of padded tokens; their order is a function of seed, epoch and position."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipeline.corpora.prepared import Split, TokenArray
+from pipeline.corpora.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from pipeline.errors import StudyError
+
+Ints = NDArray[np.int64]
+IGNORED = -100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Batch:
+    """Padded pairs: B sentences, S source and T target positions, special tokens counted; all tensors are int64."""
+
+    source: torch.Tensor  # (B, S): tokens, </s>, padding
+    source_mask: torch.Tensor  # (B, S): 1 on tokens
+    decoder_input: torch.Tensor  # (B, T): <s>, tokens, padding
+    labels: torch.Tensor  # (B, T): tokens, </s>, then -100
+    indices: torch.Tensor  # (B,): positions in the split
+
+    @property
+    def source_tokens(self) -> int:
+        """Source positions that are not padding, </s> counted."""
+        return int(self.source_mask.sum())
+
+    @property
+    def target_tokens(self) -> int:
+        """Target positions that are scored, </s> counted."""
+        return int((self.labels != IGNORED).sum())
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def to(self, device: torch.device) -> Batch:
+        """Return the batch on `device`; itself when it is there already."""
+        if self.source.device == device:
+            return self
+        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+
+
+def _padded(tokens: TokenArray, indices: Ints) -> tuple[Ints, NDArray[np.bool_], Ints]:
+    """Return the ids (B, L + 1) with padding behind them, which of them are tokens (B, L + 1), and the lengths (B,)."""
+    lengths = tokens.lengths[indices]
+    columns = np.arange(int(lengths.max()) + 1)
+    real = columns < lengths[:, None]
+    positions = np.minimum(tokens.offsets[indices][:, None] + columns, max(len(tokens.ids) - 1, 0))
+    ids = tokens.ids[positions].astype(np.int64) if len(tokens.ids) else np.zeros(real.shape, dtype=np.int64)
+    return np.where(real, ids, PAD_ID), real, lengths
+
+
+def _collate(source: TokenArray, target: TokenArray, indices: Ints) -> Batch:
+    source_ids, source_mask, source_lengths = _padded(source, indices)
+    target_ids, target_mask, target_lengths = _padded(target, indices)
+    rows = np.arange(len(indices))
+    source_ids[rows, source_lengths] = EOS_ID
+    source_mask[rows, source_lengths] = True
+    labels = np.where(target_mask, target_ids, IGNORED)
+    labels[rows, target_lengths] = EOS_ID
+    decoder_input = np.empty_like(target_ids)
+    decoder_input[:, 0] = BOS_ID
+    decoder_input[:, 1:] = target_ids[:, :-1]
+    return Batch(
+        source=torch.from_numpy(source_ids),
+        source_mask=torch.from_numpy(source_mask.astype(np.int64)),
+        decoder_input=torch.from_numpy(decoder_input),
+        labels=torch.from_numpy(labels),
+        indices=torch.from_numpy(indices.astype(np.int64)),
+    )
+
+
+def collate(split: Split, indices: Ints) -> Batch:
+    """Return the pairs at `indices` (B,) as one padded batch."""
+    return _collate(split.source, split.target, np.asarray(indices, dtype=np.int64))
+
+
+def _cut(longest: Ints, batch_tokens: int) -> list[slice]:
+    """Cut ascending lengths into runs whose longest x count is at most `batch_tokens`; a longer sentence is alone."""
+    runs, start = [], 0
+    while start < len(longest):
+        window = longest[start : start + max(1, batch_tokens // int(longest[start]))]
+        fits = int(np.count_nonzero(window * np.arange(1, len(window) + 1) <= batch_tokens))
+        end = start + max(1, fits)
+        runs.append(slice(start, end))
+        start = end
+    return runs
+
+
+def plan_batches(
+    source_lengths: Ints, target_lengths: Ints, *, batch_tokens: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Return every index once, in batches of sentences of like length, in random order.
+
+    Lengths are without special tokens; a batch's longest side, one special token added, times its sentences is at most
+    `batch_tokens`. StudyError when one sentence alone exceeds that.
+    """
+    longest = np.maximum(source_lengths, target_lengths) + 1
+    if len(longest) and longest.max() > batch_tokens:
+        raise StudyError(
+            f"batch_tokens is {batch_tokens}, but the longest sentence has {longest.max()} tokens; "
+            "raise training.batch_tokens or lower corpus.max_tokens"
+        )
+    shuffled = rng.permutation(len(longest))
+    # ties keep the shuffled order: which sentences share a batch changes every epoch
+    order = shuffled[np.lexsort((np.minimum(source_lengths, target_lengths)[shuffled], longest[shuffled]))]
+    runs = _cut(longest[order], batch_tokens)
+    return [order[runs[i]] for i in rng.permutation(len(runs)).tolist()]
+
+
+class BatchStream(Iterator[Batch]):
+    """Endless batches of a split; each epoch has every pair once, in an order that depends on seed and epoch alone.
+
+    `targets` replaces the split's targets, sentence by sentence (a teacher's translations, say).
+    """
+
+    def __init__(self, split: Split, *, batch_tokens: int, seed: int, targets: TokenArray | None = None) -> None:
+        self.source = split.source
+        self.target = split.target if targets is None else targets
+        if len(self.target) != len(self.source):
+            raise StudyError(
+                f"{len(self.target)} targets for the {len(self.source)} sentences of {split.name}; they must be aligned"
+            )
+        if not len(self.source):
+            raise StudyError(f"the split {split.name} is empty; prepare a corpus with more pairs")
+        self.batch_tokens = batch_tokens
+        self.seed = seed
+        self._start(0)
+
+    def _start(self, epoch: int) -> None:
+        rng = np.random.default_rng([self.seed, epoch])
+        self._plan = plan_batches(self.source.lengths, self.target.lengths, batch_tokens=self.batch_tokens, rng=rng)
+        self._epoch, self._position = epoch, 0
+
+    def __next__(self) -> Batch:
+        if self._position == len(self._plan):
+            self._start(self._epoch + 1)
+        indices = self._plan[self._position]
+        self._position += 1
+        return _collate(self.source, self.target, indices)
+
+    def state(self) -> dict[str, int]:
+        """Return where the stream stands: the epoch, and how many of its batches were given."""
+        return {"epoch": self._epoch, "position": self._position}
+
+    def load_state(self, state: dict[str, int]) -> None:
+        """Go on exactly where `state` was taken, on the same split, seed and batch_tokens."""
+        self._start(state["epoch"])
+        if not 0 <= state["position"] <= len(self._plan):
+            raise StudyError(
+                f"the checkpoint stands at batch {state['position']} of an epoch of {len(self._plan)}: the corpus or "
+                "batch_tokens changed; delete the checkpoint and start again"
+            )
+        self._position = state["position"]
+
+
+def ordered_batches(split: Split, *, batch_tokens: int) -> list[Batch]:
+    """Return batches that cover each sentence once, shortest first; a sentence longer than `batch_tokens` is alone."""
+    longest = np.maximum(split.source.lengths, split.target.lengths) + 1
+    order = np.argsort(longest, kind="stable")
+    return [collate(split, order[run]) for run in _cut(longest[order], batch_tokens)]

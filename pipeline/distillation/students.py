@@ -1,0 +1,141 @@
+"""Training a student within the budget of a plain run of its size, teacher passes and decoding included."""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+
+from pipeline.budget import Budget, Cost, Ledger
+from pipeline.corpora.batches import BatchStream
+from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.distillation.losses import WordDistillation
+from pipeline.distillation.sequences import read_teacher, sequence_targets
+from pipeline.errors import StudyError
+from pipeline.files import atomic_path, write_json
+from pipeline.models.checkpoint import load_dense, read_run, save_dense
+from pipeline.models.seq2seq import build
+from pipeline.study import SizeSpec
+from pipeline.training.branches import clear
+from pipeline.training.loop import Diverged, LoopOptions, train
+from pipeline.training.objectives import CrossEntropy, Objective
+from pipeline.training.precision import resolve
+from pipeline.training.pretraining import Validate, calibrated, run_record, size_of
+from pipeline.training.pricing import step_price, taught_price, total_costs
+from pipeline.training.schedules import cooldown
+from pipeline.training.state import TrainState, adamw, load_checkpoint
+
+PHASE = "student"
+
+
+def distill(
+    entry: dict[str, Any], *, key: str, pretrained: Path, translations: Path, corpus: PreparedCorpus, out: Path, work: Path,
+    validate: Validate,
+) -> str:  # fmt: skip
+    """Train one student and write `out`: the model directory ``seconds``, curve.csv, metrics.json; return a summary line.
+
+    Teacher passes (word level) and decoding (sequence level) are paid from the same budget as the student's updates.
+    """
+    taught = read_teacher(translations)
+    teacher_path = pretrained / taught["teacher"] / "seconds"
+    budget = Budget.parse(entry["budget"])
+    targets, paid = None, Ledger()
+    if entry["method"] == "sequence":
+        targets = sequence_targets(corpus, translations)
+        paid.charge("decode", Cost(**taught["decode"]))
+
+    def stream() -> BatchStream:
+        return BatchStream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"], targets=targets)
+
+    price = step_price(size_of(entry), vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry))
+    objective: Objective = CrossEntropy(label_smoothing=entry["label_smoothing"])
+    if entry["method"] == "word":
+        until = round(entry["teacher_fraction"] * budget.steps_within(total_costs(stream(), price)))
+        price = taught_price(
+            price,
+            SizeSpec(**{name: value for name, value in read_run(teacher_path)["size"].items() if name != "vocab_size"}),
+            vocab_size=corpus.vocab_size,
+            seconds_per_step=_teacher_seconds(entry, taught["size"]),
+            until=until,
+        )
+        objective = WordDistillation(
+            teacher=load_dense(teacher_path),
+            label_smoothing=entry["label_smoothing"],
+            alpha=entry["alpha"],
+            temperature=entry["temperature"],
+            direction=entry["direction"],
+            teacher_until=until,
+        )
+    steps = budget.steps_within(total_costs(stream(), price), spent=paid.total)
+    if steps < 2:
+        raise StudyError(f"{key}: the budget {budget} pays for {steps} steps beside the teacher; raise it")
+
+    device = torch.device("cpu")
+    model = build(size_of(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
+    state = TrainState(
+        model=model,
+        optimizer=adamw(model, learning_rate=entry["learning_rate"], weight_decay=entry["weight_decay"]),
+        stream=stream(),
+        ledger=paid,
+    )
+    options = LoopOptions(
+        objective=objective,
+        price=price,
+        peak_rate=entry["learning_rate"],
+        clip_norm=entry["clip_norm"],
+        precision=resolve(entry["precision"], device),
+        validate=validate,
+        checkpoint_path=work / "progress.pt",
+        checkpoint_seconds=entry["checkpoint_seconds"],
+        device=device,
+    )
+    work.mkdir(parents=True, exist_ok=True)
+    if options.checkpoint_path.exists():
+        state.load_state_dict(load_checkpoint(options.checkpoint_path)["state"])
+    schedule = partial(
+        cooldown, warmup_steps=entry["warmup_steps"], total_steps=steps, decay_fraction=entry["decay_fraction"]
+    )
+    metrics: dict[str, Any] = {"status": "ok", "steps": steps, "teacher": taught["teacher"], "valid_loss": None}
+    with atomic_path(out) as temporary:
+        temporary.mkdir(parents=True)
+        try:
+            train(state, options, phase=PHASE, until=steps, schedule=schedule, validate_at=frozenset({steps}))
+            metrics["valid_loss"] = state.curve[-1]["valid_loss"]
+            record = run_record(
+                entry,
+                vocab_size=corpus.vocab_size,
+                match="seconds",
+                run_id=f"{key}-seconds-fp32",
+                parent_id=taught["teacher_id"],
+                config_id=f"{entry['size']}-{entry['method']}/fp32",
+                budget=str(budget),
+                method="distill",
+                recipe=entry["method"],
+                ledger=state.ledger.as_dict(),
+                teacher_training=taught["training"],
+                steps=steps,
+                precision=options.precision,
+            )
+            save_dense(model, temporary / "seconds", tokenizer=corpus.tokenizer(), run=record, corpus=corpus.card)
+            pd.DataFrame(state.curve).to_csv(temporary / "curve.csv", index=False, lineterminator="\n")
+        except Diverged as fault:
+            print(f"{key}: {fault}; the run is marked diverged and the study goes on")
+            metrics["status"] = "diverged"
+        write_json(temporary / "metrics.json", metrics)
+    clear(work)
+    loss = "diverged" if metrics["valid_loss"] is None else f"validation loss {metrics['valid_loss']:.3f}"
+    return f"{key}: {loss} after {steps} steps"
+
+
+def _teacher_seconds(entry: dict[str, Any], teacher_size: str) -> float:
+    """Return what a teacher of this size adds to a step: the taught step less the plain one, as calibrated."""
+    both = entry["teacher_seconds_per_step"].get(teacher_size)
+    if both is None:
+        raise StudyError(
+            f"a {entry['size']} student of {teacher_size} is not calibrated; run `python -m stages.calibrate --study "
+            f"{entry['study']}`, then `tlc plan --write`"
+        )
+    return max(0.0, float(both) - calibrated(entry))

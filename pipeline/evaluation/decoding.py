@@ -1,0 +1,103 @@
+"""From source lines to hypothesis lines, one for one."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipeline.errors import StudyError, nearest
+from pipeline.evaluation.engines import BeamSearch, CTranslate2Engine, Engine, TransformersEngine
+from pipeline.progress import progress
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from pipeline.models.seq2seq import Model
+
+ENGINES = ("ctranslate2", "transformers")
+
+
+def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
+    """Return indices in batches of like length, longest first: rows times the longest row is at most `batch_tokens`."""
+    order = np.argsort(-lengths, kind="stable")
+    batches, start = [], 0
+    while start < len(order):
+        rows = max(1, batch_tokens // int(lengths[order[start]]))
+        batches.append(order[start : start + rows])
+        start += rows
+    return batches
+
+
+def encode_sources(tokenizer: PreTrainedTokenizerFast, sources: list[str], *, max_tokens: int) -> list[list[int]]:
+    """Return each line's ids with </s>; a line of more than `max_tokens` (the model's positions) loses its end."""
+    if not sources:
+        return []
+    encoded: list[list[int]] = tokenizer(sources, truncation=True, max_length=max_tokens)["input_ids"]
+    if any(ids[-1:] != [tokenizer.eos_token_id] for ids in encoded):
+        raise StudyError("the tokenizer does not end a source with </s>; use the one that the prepare stage wrote")
+    return encoded
+
+
+def decode_targets(tokenizer: PreTrainedTokenizerFast, hypotheses: list[list[int]]) -> list[str]:
+    """Return one line of text a hypothesis, without special tokens and without line breaks."""
+    texts: list[str] = tokenizer.batch_decode(hypotheses, skip_special_tokens=True)
+    return [" ".join(text.splitlines()).strip() for text in texts]
+
+
+def check_search(model: Model, search: BeamSearch) -> None:
+    """Raise StudyError on a beam or a length that the model cannot do."""
+    if search.beam < 1:
+        raise StudyError(f"beam is {search.beam}; give at least 1")
+    positions = model.config.max_position_embeddings
+    if not 1 <= search.max_length <= positions:
+        raise StudyError(f"max_length is {search.max_length}; the model has positions for 1 to {positions} tokens")
+
+
+def translate(
+    model: Model,
+    tokenizer: PreTrainedTokenizerFast,
+    sources: list[str],
+    *,
+    beam: int = 4,
+    length_penalty: float = 1.0,
+    max_length: int = 80,
+    engine: Literal["ctranslate2", "transformers"] = "ctranslate2",
+    batch_tokens: int = 1000,
+    threads: int = 1,
+) -> list[str]:
+    """Translate lines by beam search: the i-th hypothesis belongs to the i-th source, and an empty line stays empty.
+
+    A hypothesis has at most `max_length` tokens, </s> included, and ranks by log-probability / length^length_penalty.
+    `batch_tokens` bounds padded source tokens a batch. `threads` is the number of batches CTranslate2 works on at a
+    time; transformers uses torch's own setting. StudyError on an unknown engine and on numbers out of range.
+    """
+    if engine not in ENGINES:
+        raise StudyError(f"no engine {engine!r}{nearest(str(engine), ENGINES)}")
+    if batch_tokens < 1 or threads < 1:
+        raise StudyError(f"batch_tokens {batch_tokens} and threads {threads} must be at least 1")
+    search = BeamSearch(beam=beam, length_penalty=length_penalty, max_length=max_length)
+    check_search(model, search)
+    filled = [number for number, line in enumerate(sources) if line.strip()]
+    hypotheses = [""] * len(sources)
+    if not filled:
+        return hypotheses
+
+    encoded = encode_sources(
+        tokenizer, [sources[number] for number in filled], max_tokens=model.config.max_position_embeddings
+    )
+    runner: Engine = (
+        CTranslate2Engine(model, tokenizer, inter_threads=threads)
+        if engine == "ctranslate2"
+        else TransformersEngine(model, tokenizer)
+    )
+    handles: dict[int, Any] = {}
+    with progress(total=len(filled), desc="translate", unit="sentence") as bar:
+        for batch in _batches(np.array([len(ids) for ids in encoded]), batch_tokens):
+            handles.update(zip(batch.tolist(), runner.submit([encoded[i] for i in batch], search), strict=True))
+            bar.update(len(batch))
+        results = [runner.collect(handles[i]) for i in range(len(encoded))]
+    for number, text in zip(filled, decode_targets(tokenizer, results), strict=True):
+        hypotheses[number] = text
+    return hypotheses

@@ -1,0 +1,144 @@
+"""Device seconds of each kind of step at steady state: what turns a budget in seconds into a number of steps.
+
+As in Li et al. 2020, time is measured apart from training and multiplied by the steps, so that a busy moment does not
+change what a run may do. Every measurement runs in as many processes at once as the study will use.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pipeline.calibration import Calibration, word_key
+from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks
+from pipeline.corpora.batches import BatchStream
+from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.distillation.losses import WordDistillation
+from pipeline.evaluation.decoding import translate
+from pipeline.expansion import teacher_candidates
+from pipeline.files import write_json
+from pipeline.models.seq2seq import build
+from pipeline.progress import progress
+from pipeline.study import SizeSpec, Study
+from pipeline.training.loop import LoopOptions, train
+from pipeline.training.objectives import CrossEntropy, Objective
+from pipeline.training.precision import resolve
+from pipeline.training.pricing import step_price
+from pipeline.training.state import TrainState, adamw
+
+_WARMUP_STEPS = 4
+
+
+def step_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, kind: str, teacher: SizeSpec | None, steps: int) -> float:
+    """Return the mean seconds of one update of `kind` (train, finetune, word) over `steps` batches of the real corpus."""
+    torch.set_num_threads(1)
+    corpus, training = PreparedCorpus.open(corpus_path), study.training
+    dropout = training.dropout if size.dropout is None else size.dropout
+    model = build(size, vocab_size=corpus.vocab_size, dropout=dropout, seed=0)
+    objective: Objective = CrossEntropy(label_smoothing=training.label_smoothing)
+    if teacher is not None:
+        objective = WordDistillation(
+            teacher=build(teacher, vocab_size=corpus.vocab_size, seed=0).eval(),
+            label_smoothing=training.label_smoothing,
+            alpha=study.distill.alpha,
+            temperature=study.distill.temperature,
+            direction=study.distill.direction,
+            teacher_until=1 << 60,
+        )
+    state = TrainState(
+        model=model,
+        optimizer=adamw(model, learning_rate=1e-4, weight_decay=training.weight_decay),
+        stream=BatchStream(corpus.split("train"), batch_tokens=training.batch_tokens, seed=0),
+    )
+    if kind == "finetune":
+        weights = {name: parameter.detach() for name, parameter in compressible(model).items()}
+        state.masks = magnitude_masks(weights, 0.5)
+        apply_masks(model, state.masks)
+    options = LoopOptions(
+        objective=objective,
+        price=step_price(size, vocab_size=corpus.vocab_size, seconds_per_step=0.0),
+        peak_rate=1e-4,
+        clip_norm=training.clip_norm,
+        precision=resolve(training.precision, torch.device("cpu")),
+        validate=lambda model: 0.0,
+        checkpoint_path=Path(os.devnull),
+        checkpoint_seconds=float("inf"),
+    )
+    train(state, options, phase=kind, until=_WARMUP_STEPS, schedule=lambda step: 1.0)
+    started = time.perf_counter()
+    train(state, options, phase=kind, until=_WARMUP_STEPS + steps, schedule=lambda step: 1.0)
+    return (time.perf_counter() - started) / steps
+
+
+def decode_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, sentences: int) -> float:
+    """Return the seconds of translating one training sentence on one thread, with a decoder that stops at the mean length.
+
+    An untrained model never ends a sentence, so each is cut at the corpus's mean target length.
+    """
+    torch.set_num_threads(1)
+    corpus = PreparedCorpus.open(corpus_path)
+    split = corpus.split("train")
+    model = build(size, vocab_size=corpus.vocab_size, seed=0).eval()
+    lines = split.source_lines()[:sentences]
+    length = round(float(split.target.lengths.mean())) + 1
+    started = time.perf_counter()
+    translate(
+        model,
+        corpus.tokenizer(),
+        lines,
+        beam=study.distill.sequence_beam,
+        length_penalty=study.translate.length_penalty,
+        max_length=length,
+        threads=1,
+    )
+    return (time.perf_counter() - started) / len(lines)
+
+
+def _mean_of_processes(work: Callable[..., float], processes: int, *arguments: Any, **options: Any) -> float:
+    """Run the same measurement in `processes` processes at once and return the mean."""
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        futures = [pool.submit(work, *arguments, **options) for _ in range(processes)]
+        return sum(future.result() for future in futures) / processes
+
+
+def calibrate(study: Study, *, corpus_path: Path, path: Path, processes: int, steps: int) -> Calibration:
+    """Measure every kind of step of a study and write its calibration file; return it."""
+    candidates = teacher_candidates(study)
+    students = [study.size(key) for key in study.distill.students]
+    work: list[tuple[str, str, SizeSpec, SizeSpec | None]] = []
+    for size in study.sizes:
+        work += [("train", size.key, size, None), ("finetune", size.key, size, None)]
+    work += [("word", word_key(size.key, teacher.key), size, teacher) for size in students for teacher in candidates]
+    measured: dict[str, dict[str, float]] = {"train": {}, "finetune": {}, "word": {}, "decode": {}}
+    for kind, key, size, teacher in progress(work, desc="calibrate", unit="measurement"):
+        seconds = _mean_of_processes(
+            step_seconds, processes, study, size, corpus_path, kind=kind, teacher=teacher, steps=steps
+        )
+        measured[kind][key] = round(seconds, 6)
+    for size in progress(candidates if students else [], desc="calibrate decoding", unit="size"):
+        seconds = _mean_of_processes(decode_seconds, processes, study, size, corpus_path, sentences=512)
+        measured["decode"][size.key] = round(seconds, 7)
+    precision = resolve(study.training.precision, torch.device("cpu"))
+    result = Calibration(
+        train_step_seconds=measured["train"],
+        finetune_step_seconds=measured["finetune"],
+        word_step_seconds=measured["word"],
+        decode_sentence_seconds=measured["decode"],
+        machine={"cpu": _cpu_name(), "cores": os.cpu_count(), "processes": processes, "precision": precision, "torch": torch.__version__},
+    )
+    write_json(path, {name: getattr(result, name) for name in Calibration.__dataclass_fields__})
+    return result
+
+
+def _cpu_name() -> str:
+    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
+        if line.startswith("model name"):
+            return line.split(":", 1)[1].strip()
+    return "unknown"

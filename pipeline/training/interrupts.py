@@ -1,0 +1,37 @@
+"""SIGTERM and Ctrl-C become a wish to stop: the loop saves its state within a step and only then leaves."""
+
+from __future__ import annotations
+
+import signal
+from types import FrameType
+from typing import Self
+
+
+class Interrupted(BaseException):
+    """Training stopped on request, its state saved; the exit code is 128 + the signal's number."""
+
+    def __init__(self, number: int, saved: str) -> None:
+        super().__init__(f"stopped by {signal.Signals(number).name}; progress is kept in {saved}, the same command goes on from there")
+        self.exit_code = 128 + number
+
+
+class StopRequest:
+    """A context in which SIGTERM and SIGINT only set `number`; a second SIGINT stops at once."""
+
+    def __init__(self) -> None:
+        self.number = 0
+        self._previous: dict[int, object] = {}
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        if self.number and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.number = number
+
+    def __enter__(self) -> Self:
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)  # type: ignore[arg-type]

@@ -1,0 +1,83 @@
+"""Everything a training run is at one step, and its atomic checkpoint."""
+
+from __future__ import annotations
+
+import pickle
+import zipfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from pipeline.budget import Ledger
+from pipeline.corpora.batches import BatchStream
+from pipeline.errors import StudyError
+from pipeline.files import atomic_path
+
+
+@dataclass(kw_only=True)
+class TrainState:
+    """Model, optimizer, batch stream, masks, step, ledger and loss curve; what a resumed run needs, and nothing else."""
+
+    model: Any
+    optimizer: torch.optim.Optimizer
+    stream: BatchStream
+    masks: dict[str, torch.Tensor] = field(default_factory=dict)
+    step: int = 0
+    ledger: Ledger = field(default_factory=Ledger)
+    curve: list[dict[str, Any]] = field(default_factory=list)
+    loss_sum: float = 0.0  # of the training losses since the last point of the curve
+    loss_count: int = 0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state as tensors, numbers, strings, lists and dicts: what `weights_only` loading admits."""
+        return {
+            "model": self.model.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "stream": self.stream.state(),
+            "masks": self.masks,
+            "step": self.step,
+            "ledger": self.ledger.as_dict(),
+            "curve": self.curve,
+            "loss_sum": self.loss_sum,
+            "loss_count": self.loss_count,
+            "rng": torch.get_rng_state(),
+        }
+
+    def load_state_dict(self, data: dict[str, Any]) -> None:
+        """Restore what `state_dict` returned, torch's random generator included."""
+        self.model.load_state_dict(data["model"])
+        self.optimizer.load_state_dict(data["optimizer"])
+        self.stream.load_state(data["stream"])
+        self.masks = data["masks"]
+        self.step = data["step"]
+        self.ledger = Ledger.from_dict(data["ledger"])
+        self.curve = list(data["curve"])
+        self.loss_sum = data["loss_sum"]
+        self.loss_count = data["loss_count"]
+        torch.set_rng_state(data["rng"])
+
+
+def save_checkpoint(path: Path, data: dict[str, Any]) -> None:
+    """Write a checkpoint atomically: a crash or a full disk leaves the one before it."""
+    with atomic_path(path) as temporary:
+        torch.save(data, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint without unpickling code; StudyError names a damaged one."""
+    try:
+        return dict(torch.load(path, map_location="cpu", weights_only=True))
+    except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
+        raise StudyError(f"{path}: the checkpoint is damaged ({type(error).__name__}); delete it and run the same command again") from error
+
+
+def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
+    """Return fused AdamW (betas 0.9, 0.98); vectors (biases, norms) are not decayed."""
+    named = dict(model.named_parameters())
+    matrices = [p for p in named.values() if p.ndim >= 2]
+    vectors = [p for p in named.values() if p.ndim < 2]
+    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)

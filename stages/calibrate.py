@@ -1,0 +1,43 @@
+"""python -m stages.calibrate: seconds a step of every size on this machine, written to a small file to commit."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from stages.entry import artifacts, run
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    study: Annotated[str, typer.Option("--study", help="A study of params.yaml whose corpus is prepared.")],
+    processes: Annotated[int, typer.Option(help="Training processes that the study runs at once; the cores by default.")] = 0,
+    steps: Annotated[int, typer.Option(help="Steps a measurement.")] = 40,
+) -> None:
+    """Measure the seconds a step of every size, with as many processes busy as the study will use.
+
+    Budgets in seconds become steps through this file. It is an input, refreshed only when you run this command; then
+    `tlc plan --write`. Example: python -m stages.calibrate --study default
+    """
+    from pipeline.calibration import calibration_path
+    from pipeline.evaluation.step_seconds import calibrate
+    from pipeline.params import study_of
+
+    path = calibration_path(study)
+    result = calibrate(
+        study_of(study),
+        corpus_path=artifacts(study, "corpus"),
+        path=path,
+        processes=processes or os.cpu_count() or 1,
+        steps=steps,
+    )
+    shown = ", ".join(f"{size} {1000 * seconds:.1f} ms" for size, seconds in result.train_step_seconds.items())
+    print(f"{path}: a training step takes {shown}; now run `tlc plan --write`")
+
+
+if __name__ == "__main__":
+    run(app)

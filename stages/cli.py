@@ -1,0 +1,74 @@
+"""tlc: the stages and the plan behind one command."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperCommand, TyperGroup
+from typer.main import get_command
+
+from stages.entry import run
+
+COMMANDS = {
+    "plan": "What a study will cost; --write expands it into params.yaml and dvc.yaml.",
+    "prepare": "Corpus, splits, tokenizer and token ids of a study.",
+    "calibrate": "Seconds a training step of every size, on this machine.",
+    "pretrain": "One size trained: a constant-rate trunk and its cooldown branches.",
+    "translate": "Beam search over the test set, or over sentences to distill from.",
+    "quantize": "One run's models at every bit width of the study.",
+    "prune": "One run's models pruned, recovered, and quantized on top.",
+    "distill": "One student, trained from the chosen teacher.",
+    "evaluate": "Losses and sizes of one run's models, dense and compressed.",
+    "time": "Latency, alone on the machine.",
+    "report": "Table, figures, page and verdict of a study.",
+}
+"""One line of help for every command; kept here so that `tlc --help` imports no stage."""
+
+
+class StageGroup(TyperGroup):
+    """A command group that imports a stage's module only when that stage is called."""
+
+    def __init__(self, **settings: Any) -> None:
+        super().__init__(**settings)
+        self.commands = {name: TyperCommand(name=name, help=line, callback=None) for name, line in COMMANDS.items()}
+
+    def resolve_command(self, ctx: Any, args: list[str]) -> tuple[str | None, Any, list[str]]:
+        """Return the real command of the stage named first in `args`; an unknown name is a usage error."""
+        name, command, rest = super().resolve_command(ctx, args)
+        if name in COMMANDS:
+            command = get_command(importlib.import_module(f"stages.{name}").app)
+        return name, command, rest
+
+
+app = typer.Typer(cls=StageGroup, add_completion=False, no_args_is_help=True)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print(version("train-large-then-compress"))
+        raise typer.Exit
+
+
+@app.callback()
+def tlc(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    """Which size to train, for how long, and how to compress it: every stage of a study by hand.
+
+    `tlc STAGE --help` shows a stage's options and an example; `make study` runs them all.
+    """
+
+
+def main() -> None:
+    """Run the command line; a fault that the user can mend is one line on stderr and exit code 1."""
+    run(app)
+
+
+if __name__ == "__main__":
+    main()

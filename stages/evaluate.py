@@ -1,0 +1,46 @@
+"""python -m stages.evaluate: losses on validation and test sets, sizes and costs of one run's models."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.entry import artifacts, one_thread, read_entry, run
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    run_key: Annotated[str | None, typer.Option("--run", help="A pretrain key: all recipes of that run.")] = None,
+    student: Annotated[str | None, typer.Option("--student", help="A distill key: that student.")] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/evaluate/<run> by default.")] = None,
+) -> None:
+    """Measure every model of one run: loss a token, bytes, inference FLOPs, and what it cost to make.
+
+    Example: python -m stages.evaluate --run default-w64x2-s0
+    """
+    from pipeline.errors import StudyError
+
+    if (run_key is None) == (student is None):
+        raise StudyError("evaluate: give either --run or --student; the keys are in params.yaml")
+    entry = read_entry("evaluate", run_key) if run_key else read_entry("evaluate_students", str(student))
+    one_thread()
+    from pipeline.corpora.prepared import PreparedCorpus
+    from pipeline.evaluation.measurement import measure, model_paths, statuses_of
+
+    study = entry["study"]
+    key = str(run_key or student)
+    if run_key:
+        models = model_paths(entry, key=key, artifacts=artifacts(study))
+    else:
+        models = {f"{key}-seconds-fp32": artifacts(study, "distill", key, "seconds")}
+    corpus = PreparedCorpus.open(artifacts(study, "corpus"))
+    final = out or artifacts(study, "evaluate", key)
+    print(measure(models, statuses=statuses_of(models), corpus=corpus, out=final))
+
+
+if __name__ == "__main__":
+    run(app)

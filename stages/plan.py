@@ -1,0 +1,89 @@
+"""python -m stages.plan: what a study will cost, before anything is spent; and params.yaml and dvc.yaml."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pipeline.calibration import Calibration, calibration_path
+from pipeline.errors import StudyError
+from pipeline.params import PATH, combined, read_params, write_params
+from pipeline.plan import PlannedRun, plan, targets
+from pipeline.study import Study, load_study
+from stages.entry import run
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+def _config(study: str) -> Path:
+    """Return the YAML of a study given by name or by path."""
+    return Path(study) if study.endswith((".yaml", ".yml")) else Path("configs", f"{study}.yaml")
+
+
+def _number(value: float | None, form: str) -> str:
+    return "-" if value is None else format(value, form)
+
+
+def _table(rows: list[PlannedRun]) -> str:
+    lines = [f"{'run':36} {'params':>10} {'embedding':>10} {'rate':>8} {'steps':>6} {'FLOPs':>9} {'core-s':>7} {'MB':>6}"]
+    for row in rows:
+        lines.append(
+            f"{row.key:36} {row.params_total:>10,} {row.params_embedding:>10,} {row.learning_rate:>8.2g} "
+            f"{_number(row.steps, 'd'):>6} {_number(row.train_flops, '.2e'):>9} {_number(row.core_seconds, '.0f'):>7} "
+            f"{row.disk_bytes / 1e6:>6.1f}"
+        )
+    seconds = [row.core_seconds for row in rows]
+    total = None if None in seconds else sum(value or 0 for value in seconds)
+    disk = sum(row.disk_bytes for row in rows) / 1e6
+    lines.append(f"{'total':36} {'':>10} {'':>10} {'':>8} {'':>6} {'':>9} {_number(total, '.0f'):>7} {disk:>6.1f}")
+    return "\n".join(lines)
+
+
+@app.command()
+def main(
+    studies: Annotated[
+        list[str] | None, typer.Option("--study", help="A study's name or YAML; repeatable. Those of params.yaml by default.")
+    ] = None,
+    write: Annotated[bool, typer.Option("--write", help="Write params.yaml and dvc.yaml for these studies.")] = False,
+    which: Annotated[
+        str | None, typer.Option("--targets", help="Print DVC targets that can run side by side: chains or students.")
+    ] = None,
+) -> None:
+    """Print a study's runs with parameters, FLOPs, core-seconds and disk, before anything is spent.
+
+    Examples: tlc plan --study configs/default.yaml
+              tlc plan --study configs/default.yaml --study configs/mine.yaml --write
+    """
+    if studies:
+        configs = [_config(study) for study in studies]
+    elif PATH.exists():
+        configs = [Path(record["config"]) for record in read_params()["studies"].values()]
+    else:
+        raise StudyError("no params.yaml here yet; name a study: tlc plan --study configs/default.yaml --write")
+    loaded: list[Study] = [load_study(config) for config in configs]
+    if which is not None:
+        if which not in ("chains", "students"):
+            raise StudyError(f"--targets {which}: one of chains, students")
+        print("\n".join(target for study in loaded for target in targets(study, which)))
+        return
+    for study in loaded:
+        calibration = Calibration.load(study.name)
+        rows = plan(study, calibration)
+        print(f"{study.name}: budgets {', '.join(study.budgets.values())}\n{_table(rows)}")
+        if any(row.core_seconds is None for row in rows):
+            print(
+                f"- = not known before calibration ({calibration_path(study.name)}): tlc plan --write; dvc repro prepare@{study.name}; "
+                f"tlc calibrate --study {study.name}; tlc plan --write"
+            )
+    if write:
+        from pipeline.graph import write_graph
+
+        write_params(combined(configs))
+        write_graph()
+        print("wrote params.yaml and dvc.yaml")
+
+
+if __name__ == "__main__":
+    run(app)

@@ -1,0 +1,37 @@
+"""python -m stages.prepare: from raw sentence pairs to splits, tokenizer and token ids."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.entry import SET_HELP, artifacts, changed_entry, run
+
+app = typer.Typer(add_completion=False)
+
+
+@app.command()
+def main(
+    study: Annotated[str, typer.Option("--study", help="A study of params.yaml, such as default.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/corpus by default.")] = None,
+) -> None:
+    """Fetch or read a study's corpus, clean it, split it by component, learn its tokenizer and write token ids.
+
+    Example: python -m stages.prepare --study default --set max_pairs=20000 --out /tmp/corpus
+    """
+    entry = changed_entry("prepare", study, settings, out)
+    from pipeline.corpora.preparation import prepare
+    from pipeline.study import CorpusSpec
+
+    final = out or artifacts(study, "corpus")
+    card = prepare(CorpusSpec(**{name: value for name, value in entry.items() if name != "study"}), final)
+    sizes = ", ".join(f"{name} {card['splits'][name]['entries']}" for name in ("train", "valid", "test"))
+    kept, raw = card["counts"]["kept"], card["counts"]["raw"]
+    print(f"{final}: {sizes} from {kept} of {raw} pairs, vocabulary {card['tokenizer']['vocab_size']}")
+
+
+if __name__ == "__main__":
+    run(app)

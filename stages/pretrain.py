@@ -1,0 +1,38 @@
+"""python -m stages.pretrain: train one size to its budgets, a trunk and its cooldown branches."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from stages.entry import SET_HELP, artifacts, changed_entry, one_thread, run, work_folder
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    run_key: Annotated[str, typer.Option("--run", help="A pretrain key of params.yaml, such as default-w64x2-s0.")],
+    settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
+    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/pretrain/<run> by default.")] = None,
+) -> None:
+    """Train one size of the grid to its budgets and write a model for every cooldown branch.
+
+    Example: python -m stages.pretrain --run default-w64x2-s0
+    """
+    entry = changed_entry("pretrain", run_key, settings, out)
+    one_thread()
+    from pipeline.corpora.prepared import PreparedCorpus
+    from pipeline.evaluation.losses import validation_loss
+    from pipeline.training.pretraining import pretrain
+
+    corpus = PreparedCorpus.open(artifacts(entry["study"], "corpus"))
+    work = work_folder("pretrain", run_key, entry)
+    final = out or artifacts(entry["study"], "pretrain", run_key)
+    print(pretrain(entry, key=run_key, corpus=corpus, out=final, work=work, validate=validation_loss(corpus)))
+
+
+if __name__ == "__main__":
+    run(app)

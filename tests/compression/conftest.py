@@ -1,0 +1,62 @@
+"""Small real models: tied embeddings, every parameter random, an all-zero padding row."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import cache
+
+import pytest
+import torch
+from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+
+SHAPES = {"wide": (32, 1, 2, 128, 150), "deep": (16, 2, 1, 40, 61)}  # d_model, layers, heads, ffn_dim, vocabulary
+
+BuildModel = Callable[[str], M2M100ForConditionalGeneration]
+
+
+@cache
+def _built(shape: str) -> M2M100ForConditionalGeneration:
+    d_model, layers, heads, ffn_dim, vocabulary = SHAPES[shape]
+    config = M2M100Config(
+        vocab_size=vocabulary,
+        d_model=d_model,
+        encoder_layers=layers,
+        decoder_layers=layers,
+        encoder_attention_heads=heads,
+        decoder_attention_heads=heads,
+        encoder_ffn_dim=ffn_dim,
+        decoder_ffn_dim=ffn_dim,
+        max_position_embeddings=64,
+        dropout=0.0,
+        attention_dropout=0.0,
+        activation_dropout=0.0,
+        encoder_layerdrop=0.0,
+        decoder_layerdrop=0.0,
+        decoder_start_token_id=0,
+        attn_implementation="eager",
+    )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(len(shape) + d_model)
+        model = M2M100ForConditionalGeneration(config)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter.normal_(std=0.2)
+            model.model.shared.weight[1].zero_()
+    return model.eval()
+
+
+def _build(shape: str) -> M2M100ForConditionalGeneration:
+    return copy.deepcopy(_built(shape))
+
+
+@pytest.fixture
+def build_model() -> BuildModel:
+    """Return a function from a name in SHAPES to a fresh model, always the same."""
+    return _build
+
+
+@pytest.fixture(params=sorted(SHAPES))
+def model(request: pytest.FixtureRequest) -> M2M100ForConditionalGeneration:
+    """A fresh model of each shape in turn."""
+    return _build(request.param)
