@@ -7,8 +7,8 @@ from typing import Any
 
 from pipeline.calibration import Calibration, word_key
 from pipeline.flops import parameters_total
-from pipeline.study import SizeSpec, Study
 from pipeline.learning_rates import peak_rate
+from pipeline.study import SizeSpec, Study
 
 Entries = dict[str, dict[str, dict[str, Any]]]
 
@@ -49,7 +49,11 @@ def prune_recipe(sparsity: float, bits: int | None = None) -> str:
 
 def recipes(study: Study) -> list[str]:
     """Return every recipe of a pretrained run, fp32 first."""
-    pruned = [prune_recipe(sparsity, bits) for sparsity in study.prune.sparsities for bits in (None, *study.prune.quantize_bits)]
+    pruned = [
+        prune_recipe(sparsity, bits)
+        for sparsity in study.prune.sparsities
+        for bits in (None, *study.prune.quantize_bits)
+    ]
     return ["fp32", *map(quantize_recipe, study.quantize.bits), *pruned]
 
 
@@ -64,7 +68,7 @@ class Planned:
 def planned(study: Study) -> Planned:
     """List the runs of a study, smallest size first."""
     runs = [(pretrain_key(study, size, seed), size, seed) for size in study.sizes for seed in range(size.seeds)]
-    students = [
+    students: list[tuple[str, SizeSpec, str, int]] = [
         (distill_key(study, study.size(key), method, seed), study.size(key), method, seed)
         for key in study.distill.students
         for method in study.distill.methods
@@ -76,7 +80,9 @@ def planned(study: Study) -> Planned:
 def teacher_candidates(study: Study) -> list[SizeSpec]:
     """Return the sizes with more parameters than every student: the best of them, by validation loss, teaches."""
     vocabulary = study.corpus.vocab_size
-    largest = max((parameters_total(study.size(key), vocab_size=vocabulary) for key in study.distill.students), default=0)
+    largest = max(
+        (parameters_total(study.size(key), vocab_size=vocabulary) for key in study.distill.students), default=0
+    )
     return [size for size in study.sizes if parameters_total(size, vocab_size=vocabulary) > largest]
 
 
@@ -93,7 +99,9 @@ def _shape(size: SizeSpec) -> dict[str, Any]:
 def _training(study: Study, size: SizeSpec) -> dict[str, Any]:
     training = study.training
     return {
-        "learning_rate": float(f"{peak_rate(training.learning_rate, d_model=size.d_model, num_layers=size.num_layers):.4g}"),
+        "learning_rate": float(
+            f"{peak_rate(training.learning_rate, d_model=size.d_model, num_layers=size.num_layers):.4g}"
+        ),
         "dropout": training.dropout if size.dropout is None else size.dropout,
         "batch_tokens": training.batch_tokens,
         "label_smoothing": training.label_smoothing,
@@ -147,7 +155,9 @@ def expand(study: Study, calibration: Calibration) -> Entries:
             "beam": study.distill.sequence_beam,
             "length_penalty": study.translate.length_penalty,
             "max_length": study.translate.max_length,
-            "seconds_per_sentence": {size.key: calibration.decode_sentence_seconds.get(size.key) for size in candidates},
+            "seconds_per_sentence": {
+                size.key: calibration.decode_sentence_seconds.get(size.key) for size in candidates
+            },
         }
     for key, size, method, seed in plan.students:
         common = {"study": name, "task": study.task, **_shape(size), "seed": seed, "method": method}

@@ -72,7 +72,9 @@ def read_json(path: str | Path) -> Any:
     except FileNotFoundError:
         raise StudyError(f"{path}: no such file; run the stage that writes it (dvc repro)") from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise StudyError(f"{path}: not valid JSON ({error}); delete it and run the stage that writes it again") from None
+        raise StudyError(
+            f"{path}: not valid JSON ({error}); delete it and run the stage that writes it again"
+        ) from None
 
 
 def sha256_file(path: str | Path) -> str:

@@ -85,19 +85,30 @@ def _stage(module: str, option: str, deps: list[str], outs: list[Any], *, foreac
     }
 
 
-def graph() -> dict[str, Any]:
+def corpus_files(params: dict[str, Any]) -> list[str]:
+    """Return the local files and folders that the studies' corpora are read from."""
+    fields = [f"{split}{side}_path" for split in ("", "valid_", "test_") for side in ("source", "target")]
+    named = [entry.get(field) for entry in params["prepare"].values() for field in ("path", *fields)]
+    return sorted({Path(name).as_posix() for name in named if name is not None and Path(name).exists()})
+
+
+def graph(params: dict[str, Any]) -> dict[str, Any]:
     """Return dvc.yaml as data. Stages over one study depend on whole folders of artifacts and read their own runs from them."""
     at, one = "artifacts/${item.study}", "artifacts/${key}"
     corpus, models = f"{at}/corpus", [f"{at}/{kind}/${{key}}" for kind in ("pretrain", "quantize", "prune")]
     every_model = [f"{one}/{kind}" for kind in ("pretrain", "quantize", "prune", "distill")]
     stages = {
-        "prepare": _stage("prepare", "--study", [], [f"{one}/corpus"], foreach="prepare"),
+        "prepare": _stage("prepare", "--study", corpus_files(params), [f"{one}/corpus"], foreach="prepare"),
         "pretrain": _stage("pretrain", "--run", [corpus], models[:1], foreach="pretrain"),
         "quantize": _stage("quantize", "--run", [corpus, models[0]], models[1:2], foreach="quantize"),
         "prune": _stage("prune", "--run", [corpus, models[0]], models[2:3], foreach="prune"),
         "evaluate": _stage("evaluate", "--run", [corpus, *models], [f"{at}/evaluate/${{key}}"], foreach="evaluate"),
         "translate_train": _stage(
-            "translate", "--train", [f"{one}/corpus", f"{one}/pretrain"], [f"{one}/translate/train"], foreach="translate_train"
+            "translate",
+            "--train",
+            [f"{one}/corpus", f"{one}/pretrain"],
+            [f"{one}/translate/train"],
+            foreach="translate_train",
         ),
         "distill": _stage(
             "distill",
@@ -107,7 +118,11 @@ def graph() -> dict[str, Any]:
             foreach="distill",
         ),
         "evaluate_students": _stage(
-            "evaluate", "--student", [corpus, f"{at}/distill/${{key}}"], [f"{at}/evaluate/${{key}}"], foreach="evaluate_students"
+            "evaluate",
+            "--student",
+            [corpus, f"{at}/distill/${{key}}"],
+            [f"{at}/evaluate/${{key}}"],
+            foreach="evaluate_students",
         ),
         "translate_test": _stage(
             "translate",
@@ -147,7 +162,7 @@ REPORT_OUTS = (
 )
 
 
-def write_graph(path: Path = PATH) -> None:
+def write_graph(params: dict[str, Any], path: Path = PATH) -> None:
     """Write dvc.yaml atomically."""
     with atomic_path(path) as temporary:
-        temporary.write_text(_HEADER + yaml.safe_dump(graph(), sort_keys=False, width=120), encoding="utf-8")
+        temporary.write_text(_HEADER + yaml.safe_dump(graph(params), sort_keys=False, width=120), encoding="utf-8")

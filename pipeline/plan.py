@@ -73,7 +73,11 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
             recovery = sum(budget_seconds.values()) * study.recovery_fraction * len(study.prune.sparsities)
             evaluation = EVALUATION_SECONDS_A_MODEL * recipe_count * len(study.budgets)
             seconds = pretraining + recovery + evaluation + 4 * STARTUP_SECONDS
-        steps = int(budget_seconds["seconds"] / per_step) if per_step and budget_seconds and "seconds" in budget_seconds else None
+        steps = (
+            int(budget_seconds["seconds"] / per_step)
+            if per_step and budget_seconds and "seconds" in budget_seconds
+            else None
+        )
         total = sum(groups.values())
         dense = 2 * len(study.budgets) * 4 * total
         rows.append(
@@ -109,15 +113,19 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
     return rows
 
 
-def targets(study: Study, which: str) -> list[str]:
-    """Return DVC targets that can run side by side: ``chains`` (a pretrained run and all that hangs on it) or ``students``.
+PHASES = {
+    "chains": ("pretrain", ("pretrain", "quantize", "prune", "evaluate")),
+    "teachers": (None, ("translate_train",)),
+    "students": ("distill", ("distill", "evaluate_students")),
+}
+"""What can run side by side, in this order: the kind of run that a chain belongs to, and the chain's stages."""
 
-    The longest come first, so that the last ones to finish are short.
-    """
-    kinds = {"chains": ("pretrain", "evaluate"), "students": ("distill", "evaluate_students")}
-    kind, stage = kinds[which]
+
+def targets(study: Study, phase: str) -> list[str]:
+    """Return one line of DVC targets for each chain of a phase; chains are independent, the longest come first."""
+    kind, stages = PHASES[phase]
+    if kind is None:
+        return [" ".join(f"{stage}@{study.name}" for stage in stages)] if study.distill.students else []
     rows = [row for row in plan(study, Calibration.load(study.name)) if row.kind == kind]
     rows.sort(key=lambda row: -(row.core_seconds or row.params_total))
-    return [f"{stage}@{row.key}" for row in rows]
-
-
+    return [" ".join(f"{stage}@{row.key}" for stage in stages) for row in rows]

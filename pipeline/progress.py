@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 
-def progress(iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it") -> Any:
+def progress(
+    iterable: Iterable[Any] | None = None, *, total: int | None = None, desc: str = "", unit: str = "it"
+) -> Any:
     """Return a tqdm bar over `iterable` (or a manual one of `total` units), disabled when stderr is not a terminal."""
     from tqdm import tqdm
 

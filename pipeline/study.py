@@ -183,7 +183,9 @@ class Distill(Section):
     alpha: float = Field(default=0.5, ge=0, le=1)  # weight of the distillation term, word level
     temperature: float = Field(default=1.0, gt=0)
     direction: Literal["forward", "reverse"] = "forward"  # KL(teacher || student) or KL(student || teacher)
-    teacher_fraction: float = Field(default=1.0, gt=0, le=1)  # first share of the steps that see the teacher, word level
+    teacher_fraction: float = Field(
+        default=1.0, gt=0, le=1
+    )  # first share of the steps that see the teacher, word level
     sequence_sentences: int = Field(default=0, ge=0)  # training sentences the teacher translates
     sequence_beam: int = Field(default=4, gt=0)
 
@@ -263,7 +265,11 @@ def _known_fields(location: tuple[Any, ...]) -> list[str]:
             break
         annotation = section.model_fields[part].annotation if part in section.model_fields else None
         section = next(
-            (arg for arg in (annotation, *getattr(annotation, "__args__", ())) if isinstance(arg, type) and issubclass(arg, BaseModel)),
+            (
+                arg
+                for arg in (annotation, *getattr(annotation, "__args__", ()))
+                if isinstance(arg, type) and issubclass(arg, BaseModel)
+            ),
             section,
         )
     return list(section.model_fields)

@@ -15,7 +15,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 @app.command()
 def main(
     study: Annotated[str, typer.Option("--study", help="A study of params.yaml whose corpus is prepared.")],
-    processes: Annotated[int, typer.Option(help="Training processes that the study runs at once; the cores by default.")] = 0,
+    processes: Annotated[
+        int, typer.Option(help="Training processes that the study runs at once; the cores by default.")
+    ] = 0,
     steps: Annotated[int, typer.Option(help="Steps a measurement.")] = 40,
 ) -> None:
     """Measure the seconds a step of every size, with as many processes busy as the study will use.

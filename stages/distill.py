@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     run_key: Annotated[str, typer.Option("--run", help="A distill key of params.yaml, such as default-w32x2-word-s0.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/distill/<run> by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; artifacts/<study>/distill/<run> by default.")
+    ] = None,
 ) -> None:
     """Train one student by word-level or sequence-level distillation and write its model.
 

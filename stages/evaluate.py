@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     run_key: Annotated[str | None, typer.Option("--run", help="A pretrain key: all recipes of that run.")] = None,
     student: Annotated[str | None, typer.Option("--student", help="A distill key: that student.")] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/evaluate/<run> by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; artifacts/<study>/evaluate/<run> by default.")
+    ] = None,
 ) -> None:
     """Measure every model of one run: loss a token, bytes, inference FLOPs, and what it cost to make.
 

@@ -10,7 +10,7 @@ import typer
 from pipeline.calibration import Calibration, calibration_path
 from pipeline.errors import StudyError
 from pipeline.params import PATH, combined, read_params, write_params
-from pipeline.plan import PlannedRun, plan, targets
+from pipeline.plan import PHASES, PlannedRun, plan, targets
 from pipeline.study import Study, load_study
 from stages.entry import run
 
@@ -27,7 +27,9 @@ def _number(value: float | None, form: str) -> str:
 
 
 def _table(rows: list[PlannedRun]) -> str:
-    lines = [f"{'run':36} {'params':>10} {'embedding':>10} {'rate':>8} {'steps':>6} {'FLOPs':>9} {'core-s':>7} {'MB':>6}"]
+    lines = [
+        f"{'run':36} {'params':>10} {'embedding':>10} {'rate':>8} {'steps':>6} {'FLOPs':>9} {'core-s':>7} {'MB':>6}"
+    ]
     for row in rows:
         lines.append(
             f"{row.key:36} {row.params_total:>10,} {row.params_embedding:>10,} {row.learning_rate:>8.2g} "
@@ -44,11 +46,12 @@ def _table(rows: list[PlannedRun]) -> str:
 @app.command()
 def main(
     studies: Annotated[
-        list[str] | None, typer.Option("--study", help="A study's name or YAML; repeatable. Those of params.yaml by default.")
+        list[str] | None,
+        typer.Option("--study", help="A study's name or YAML; repeatable. Those of params.yaml by default."),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write params.yaml and dvc.yaml for these studies.")] = False,
     which: Annotated[
-        str | None, typer.Option("--targets", help="Print DVC targets that can run side by side: chains or students.")
+        str | None, typer.Option("--targets", help="Print DVC targets, a chain a line: chains, teachers or students.")
     ] = None,
 ) -> None:
     """Print a study's runs with parameters, FLOPs, core-seconds and disk, before anything is spent.
@@ -64,8 +67,8 @@ def main(
         raise StudyError("no params.yaml here yet; name a study: tlc plan --study configs/default.yaml --write")
     loaded: list[Study] = [load_study(config) for config in configs]
     if which is not None:
-        if which not in ("chains", "students"):
-            raise StudyError(f"--targets {which}: one of chains, students")
+        if which not in PHASES:
+            raise StudyError(f"--targets {which}: one of {', '.join(PHASES)}")
         print("\n".join(target for study in loaded for target in targets(study, which)))
         return
     for study in loaded:
@@ -80,8 +83,9 @@ def main(
     if write:
         from pipeline.graph import write_graph
 
-        write_params(combined(configs))
-        write_graph()
+        params = combined(configs)
+        write_params(params)
+        write_graph(params)
         print("wrote params.yaml and dvc.yaml")
 
 

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stages.entry import SET_HELP, artifacts, changed_entry, run
+from pipeline.errors import StudyError
+from stages.entry import SET_HELP, artifacts, overridden, read_entry, run
 
 app = typer.Typer(add_completion=False)
 
@@ -22,12 +23,24 @@ def main(
 
     Example: python -m stages.prepare --study default --set max_pairs=20000 --out /tmp/corpus
     """
-    entry = changed_entry("prepare", study, settings, out)
+    entry = read_entry("prepare", study)
+    if settings and out is None:
+        raise StudyError("--set changes the corpus: give --out too, so that the study's own corpus stays as it is")
+    from pydantic import ValidationError
+
     from pipeline.corpora.preparation import prepare
     from pipeline.study import CorpusSpec
 
+    # params.yaml leaves out what is not set, and --set must be able to set it
+    given = {name: entry.get(name, field.default) for name, field in CorpusSpec.model_fields.items()}
+    try:
+        spec = CorpusSpec(**overridden(given, settings))
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        where = ".".join(["corpus", *(str(part) for part in first["loc"])])
+        raise StudyError(f"{where}: {first['msg'].removeprefix('Value error, ')}") from None
     final = out or artifacts(study, "corpus")
-    card = prepare(CorpusSpec(**{name: value for name, value in entry.items() if name != "study"}), final)
+    card = prepare(spec, final)
     sizes = ", ".join(f"{name} {card['splits'][name]['entries']}" for name in ("train", "valid", "test"))
     kept, raw = card["counts"]["kept"], card["counts"]["raw"]
     print(f"{final}: {sizes} from {kept} of {raw} pairs, vocabulary {card['tokenizer']['vocab_size']}")

@@ -16,7 +16,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     run_key: Annotated[str, typer.Option("--run", help="A pretrain key of params.yaml, such as default-w64x2-s0.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/pretrain/<run> by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; artifacts/<study>/pretrain/<run> by default.")
+    ] = None,
 ) -> None:
     """Train one size of the grid to its budgets and write a model for every cooldown branch.
 

@@ -69,7 +69,9 @@ def main(
     train: Annotated[
         str | None, typer.Option("--train", help="A study: its best larger model translates training sentences.")
     ] = None,
-    test: Annotated[str | None, typer.Option("--test", help="A study: the test set, for the models its verdict needs.")] = None,
+    test: Annotated[
+        str | None, typer.Option("--test", help="A study: the test set, for the models its verdict needs.")
+    ] = None,
     out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/translate/ by default.")] = None,
 ) -> None:
     """Translate by batched beam search, line-aligned with the input; the test set is scored with sacreBLEU.

@@ -6,7 +6,13 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from pipeline.flops import forward_flops, forward_flops_by_part, inference_flops_per_token, parameters_by_group, train_flops
+from pipeline.flops import (
+    forward_flops,
+    forward_flops_by_part,
+    inference_flops_per_token,
+    parameters_by_group,
+    train_flops,
+)
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
 
@@ -21,10 +27,18 @@ def _counted(shape: tuple[int, ...], *, backward: bool) -> tuple[SizeSpec, dict[
     ids = torch.randint(4, VOCABULARY, (batch, source))
     labels = torch.randint(4, VOCABULARY, (batch, target))
     with FlopCounterMode(display=False) as counter:
-        loss = model(input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=labels, labels=labels, use_cache=False).loss
+        loss = model(
+            input_ids=ids, attention_mask=torch.ones_like(ids), decoder_input_ids=labels, labels=labels, use_cache=False
+        ).loss
         if backward:
             loss.backward()
-    shapes = {"batch": batch, "source_length": source, "target_length": target, "scored_positions": batch * target, "vocab_size": VOCABULARY}
+    shapes = {
+        "batch": batch,
+        "source_length": source,
+        "target_length": target,
+        "scored_positions": batch * target,
+        "vocab_size": VOCABULARY,
+    }
     return size, shapes, counter.get_total_flops()
 
 

@@ -115,7 +115,7 @@ def test_limits_when_the_smallest_size_is_best_or_alone() -> None:
 
 
 def test_limits_need_an_int8_file() -> None:
-    with pytest.raises(StudyError, match="add 8 to quantize.bits"):
+    with pytest.raises(StudyError, match="no size has both an fp32 and an int8 model"):
         limits_bytes(rows_frame([r for r in grid() if r["recipe"] != "q8"]), 8)
 
 

@@ -9,7 +9,7 @@ model's named_parameters (tied parameters once):
     values            fp32: the vectors, and the kept weights of matrices that are not quantized, in C order
     codes             uint8: a matrix's kept weights in C order, packed in k bits, up to a whole byte
     scale, minimum    fp16, one a row of every matrix, beside codes
-    mask              uint8: a matrix's bits in C order, 1 where kept, up to a whole byte; absent where nothing is pruned
+    mask              uint8: a matrix's bits in C order, 1 where kept, up to a whole byte; absent if nothing is pruned
 
 and under the metadata key `compression` a JSON object: version, bits (null: fp32), and CRC-32 sums of the parameters'
 shapes and of the tensors, which tell a wrong config.json and damaged data from good ones. Where a part ends follows

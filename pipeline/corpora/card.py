@@ -108,8 +108,8 @@ def readme(card: dict[str, Any]) -> str:
         )
     text += [
         "\n".join(_table(card["splits"])),
-        "Training has one entry a pair. Validation and test have one a distinct source sentence, its first "
-        "reference as the target, all its references in `*-references.json`, and in `*-components.npy` the component to resample.",
+        "Training has one entry a pair. Validation and test have one a distinct source sentence: its first reference "
+        "is the target, `*-references.json` has all of them, `*-components.npy` the component to resample.",
         f"`tokenizer/` is a joint byte-level BPE of {card['tokenizer']['vocab_size']:,} tokens, learnt without the "
         "sentences held out. `*.ids.npy` has the ids of all sentences without special tokens, one after the other, and "
         "`*.offsets.npy` where each starts. `card.json` has every count and the SHA-256 of every file.",

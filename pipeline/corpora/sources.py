@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import sys
 from collections.abc import Iterable, Iterator
 from itertools import chain
@@ -122,6 +123,7 @@ def parquet_pairs(path: str | Path, source_column: str | int, target_column: str
 def _open_dataset(path: str, config: str | None) -> Any:
     import datasets
 
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every retry: the error below is enough
     if not sys.stderr.isatty():
         datasets.disable_progress_bars()
     folder = Path(path)

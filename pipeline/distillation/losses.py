@@ -42,7 +42,13 @@ DIVERGENCES = {"forward": forward_kl, "reverse": reverse_kl}
 
 
 def mixed_loss(
-    labels: torch.Tensor, teacher_logits_of: Any, *, label_smoothing: float, alpha: float, temperature: float, direction: str
+    labels: torch.Tensor,
+    teacher_logits_of: Any,
+    *,
+    label_smoothing: float,
+    alpha: float,
+    temperature: float,
+    direction: str,
 ) -> ChunkLoss:
     """Return the chunk loss (1 - alpha) CE + alpha T^2 KL; `teacher_logits_of(rows)` gives the teacher's fp32 logits."""
     hard = smoothed_cross_entropy(labels, label_smoothing)

@@ -47,7 +47,9 @@ def write_translations(
     run = read_run(teacher_path)
     shape = {name: run["size"][name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")}
     tokenizer = corpus.tokenizer()
-    lengths = [len(ids) + 1 for ids in tokenizer(hypotheses, add_special_tokens=False)["input_ids"]] if hypotheses else []
+    lengths = (
+        [len(ids) + 1 for ids in tokenizer(hypotheses, add_special_tokens=False)["input_ids"]] if hypotheses else []
+    )
     flops = sum(
         decode_flops(
             SizeSpec(**shape),
@@ -60,7 +62,9 @@ def write_translations(
     )
     seconds = entry["seconds_per_sentence"][run["size_key"]]
     if seconds is None:
-        raise StudyError(f"decoding with {run['size_key']} is not calibrated; run `python -m stages.calibrate --study {entry['study']}`")
+        raise StudyError(
+            f"decoding with {run['size_key']} is not calibrated; run `python -m stages.calibrate --study {entry['study']}`"
+        )
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
         (temporary / "source.txt").write_text("".join(f"{line}\n" for line in sources), encoding="utf-8")
@@ -84,7 +88,9 @@ def sequence_targets(corpus: PreparedCorpus, folder: Path) -> TokenArray:
     indices = np.load(folder / "indices.npy")
     hypotheses = (folder / "hypotheses.txt").read_text(encoding="utf-8").split("\n")[:-1]
     if len(hypotheses) != len(indices):
-        raise StudyError(f"{folder}: {len(hypotheses)} translations for {len(indices)} sentences; delete it and run translate again")
+        raise StudyError(
+            f"{folder}: {len(hypotheses)} translations for {len(indices)} sentences; delete it and run translate again"
+        )
     encoded = corpus.tokenizer()(hypotheses, add_special_tokens=False)["input_ids"]
     replaced = dict(zip(indices.tolist(), encoded, strict=True))
     rows = [np.asarray(replaced.get(i, split.target[i]), dtype=np.uint16) for i in range(len(split))]

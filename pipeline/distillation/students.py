@@ -48,7 +48,9 @@ def distill(
         paid.charge("decode", Cost(**taught["decode"]))
 
     def stream() -> BatchStream:
-        return BatchStream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"], targets=targets)
+        return BatchStream(
+            corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"], targets=targets
+        )
 
     price = step_price(size_of(entry), vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry))
     objective: Objective = CrossEntropy(label_smoothing=entry["label_smoothing"])

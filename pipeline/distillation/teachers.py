@@ -19,5 +19,7 @@ def best_teacher(candidates: list[str], *, pretrained: Path) -> str:
         losses[key] = math.inf if loss is None else float(loss)
     best = min(candidates, key=lambda key: (losses[key], key), default=None)
     if best is None or losses[best] == math.inf:
-        raise StudyError(f"{pretrained}: no larger model finished training, so no one can teach; look at their metrics.json")
+        raise StudyError(
+            f"{pretrained}: no larger model finished training, so no one can teach; look at their metrics.json"
+        )
     return best

@@ -67,7 +67,9 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
     written, shapes = size_bytes(directory), parameter_shapes(model)
     source_length, target_length = lengths
     row = {
-        **{name: run[name] for name in ("study", "task", "run_id", "parent_id", "config_id", "match", "seed", "budget")},
+        **{
+            name: run[name] for name in ("study", "task", "run_id", "parent_id", "config_id", "match", "seed", "budget")
+        },
         **{name: run[name] for name in ("method", "recipe", "bits", "sparsity", "status")},
         "size": run["size_key"],
         "d_model": size.d_model,
@@ -103,7 +105,8 @@ def measure(models: dict[str, Path], *, statuses: dict[str, str], corpus: Prepar
     """
     splits = {name: corpus.split(name) for name in ("valid", "test")}
     lengths = mean_lengths(splits["test"])
-    rows, arrays = [], {}
+    rows: list[dict[str, Any]] = []
+    arrays: dict[str, Any] = {}
     for run_id, directory in progress(models.items(), desc="evaluate", unit="model"):
         if not directory.exists():
             rows.append({"run_id": run_id, "status": statuses[run_id]})
@@ -132,6 +135,8 @@ def statuses_of(models: dict[str, Path]) -> dict[str, str]:
             result[run_id] = "ok"
             continue
         metrics = read_json(directory.parent / "metrics.json")
-        outcomes = {record["status"] for record in metrics.values() if isinstance(record, dict)} | {metrics.get("status")}
+        outcomes = {record["status"] for record in metrics.values() if isinstance(record, dict)} | {
+            metrics.get("status")
+        }
         result[run_id] = "diverged" if "diverged" in outcomes else "failed"
     return result

@@ -36,7 +36,9 @@ from pipeline.training.state import TrainState, adamw
 _WARMUP_STEPS = 4
 
 
-def step_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, kind: str, teacher: SizeSpec | None, steps: int) -> float:
+def step_seconds(
+    study: Study, size: SizeSpec, corpus_path: Path, *, kind: str, teacher: SizeSpec | None, steps: int
+) -> float:
     """Return the mean seconds of one update of `kind` (train, finetune, word) over `steps` batches of the real corpus."""
     torch.set_num_threads(1)
     corpus, training = PreparedCorpus.open(corpus_path), study.training
@@ -70,6 +72,7 @@ def step_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, kind: str, 
         validate=lambda model: 0.0,
         checkpoint_path=Path(os.devnull),
         checkpoint_seconds=float("inf"),
+        device=torch.device("cpu"),
     )
     train(state, options, phase=kind, until=_WARMUP_STEPS, schedule=lambda step: 1.0)
     started = time.perf_counter()
@@ -131,14 +134,22 @@ def calibrate(study: Study, *, corpus_path: Path, path: Path, processes: int, st
         finetune_step_seconds=measured["finetune"],
         word_step_seconds=measured["word"],
         decode_sentence_seconds=measured["decode"],
-        machine={"cpu": _cpu_name(), "cores": os.cpu_count(), "processes": processes, "precision": precision, "torch": torch.__version__},
+        machine={
+            "cpu": _cpu_name(),
+            "cores": os.cpu_count(),
+            "processes": processes,
+            "precision": precision,
+            "torch": torch.__version__,
+        },
     )
     write_json(path, {name: getattr(result, name) for name in Calibration.__dataclass_fields__})
     return result
 
 
 def _cpu_name() -> str:
-    for line in Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []:
+    for line in (
+        Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines() if Path("/proc/cpuinfo").exists() else []
+    ):
         if line.startswith("model name"):
             return line.split(":", 1)[1].strip()
     return "unknown"

@@ -33,7 +33,9 @@ def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search:
     return hypotheses
 
 
-def translate_test(models: dict[str, Path], *, search: dict[str, Any], corpus: PreparedCorpus, resamples: int, out: Path) -> str:
+def translate_test(
+    models: dict[str, Path], *, search: dict[str, Any], corpus: PreparedCorpus, resamples: int, out: Path
+) -> str:
     """Write `out`: ``<run_id>.txt`` for every model and translations.json with scores, signatures and intervals.
 
     The interval of a row is a bootstrap over components of test sentences alone: it says nothing about training seeds.

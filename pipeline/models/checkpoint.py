@@ -94,10 +94,14 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
         if not (directory / name).is_file():
             raise StudyError(f"{directory / name}: no such file; run the stage that writes it (dvc repro)")
     try:
-        model = M2M100ForConditionalGeneration.from_pretrained(directory, attn_implementation="eager", local_files_only=True)
+        model = M2M100ForConditionalGeneration.from_pretrained(
+            directory, attn_implementation="eager", local_files_only=True
+        )
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
-        raise StudyError(f"{directory / WEIGHTS}: the checkpoint is damaged ({reason}); delete {directory} and rerun its stage") from error
+        raise StudyError(
+            f"{directory / WEIGHTS}: the checkpoint is damaged ({reason}); delete {directory} and rerun its stage"
+        ) from error
     return model.eval()
 
 

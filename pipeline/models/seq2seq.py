@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
@@ -61,13 +62,15 @@ def build(size: SizeSpec, *, vocab_size: int, dropout: float = 0.0, seed: int | 
     nn.init.normal_(model.model.shared.weight, std=1 / math.sqrt(size.d_model))
     with torch.no_grad():
         model.model.shared.weight[PAD].zero_()
-    model.generation_config.max_length = 128
+    if model.generation_config is not None:
+        model.generation_config.max_length = 128
     return model
 
 
 def set_dropout(model: Model, dropout: float) -> None:
     """Set the residual and embedding dropout of every layer in place."""
     model.config.dropout = dropout
-    for module in model.modules():
+    modules: Iterable[Any] = model.modules()
+    for module in modules:
         if isinstance(getattr(module, "dropout", None), float) and not hasattr(module, "k_proj"):
             module.dropout = dropout

@@ -54,10 +54,14 @@ def run_branches(
     """
     work.mkdir(parents=True, exist_ok=True)
     trunk_path, progress_path = work / "trunk.pt", options.checkpoint_path
-    ordered = sorted(branches, key=lambda b: (decay_start(b.total_steps, decay_fraction=schedule.decay_fraction), b.name))
+    ordered = sorted(
+        branches, key=lambda b: (decay_start(b.total_steps, decay_fraction=schedule.decay_fraction), b.name)
+    )
     starts = {b.name: decay_start(b.total_steps, decay_fraction=schedule.decay_fraction) for b in ordered}
     longest = max(starts.values())
-    validate_at = frozenset(round(longest * (i + 1) / schedule.validate_points) for i in range(schedule.validate_points))
+    validate_at = frozenset(
+        round(longest * (i + 1) / schedule.validate_points) for i in range(schedule.validate_points)
+    )
     warm = partial(trunk, warmup_steps=schedule.warmup_steps)
 
     resumed = load_checkpoint(progress_path) if progress_path.exists() else None

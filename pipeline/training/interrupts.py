@@ -11,7 +11,9 @@ class Interrupted(BaseException):
     """Training stopped on request, its state saved; the exit code is 128 + the signal's number."""
 
     def __init__(self, number: int, saved: str) -> None:
-        super().__init__(f"stopped by {signal.Signals(number).name}; progress is kept in {saved}, the same command goes on from there")
+        super().__init__(
+            f"stopped by {signal.Signals(number).name}; progress is kept in {saved}, the same command goes on from there"
+        )
         self.exit_code = 128 + number
 
 

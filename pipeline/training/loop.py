@@ -36,7 +36,7 @@ class LoopOptions:
     validate: Callable[[Any], float]  # mean validation loss a target token; off the clock
     checkpoint_path: Path
     checkpoint_seconds: float
-    device: torch.device = torch.device("cpu")
+    device: torch.device
 
 
 def _apply_masks(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:

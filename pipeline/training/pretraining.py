@@ -47,7 +47,9 @@ def calibrated(entry: dict[str, Any]) -> float:
 
 def run_record(entry: dict[str, Any], *, vocab_size: int, match: str, **fields: Any) -> dict[str, Any]:
     """Return the part of run.json that every kind of model shares; `fields` complete or change it."""
-    shape = {name: entry[name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")} | {"vocab_size": vocab_size}
+    shape = {name: entry[name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")} | {
+        "vocab_size": vocab_size
+    }
     record = {
         "study": entry["study"],
         "task": entry["task"],

@@ -71,7 +71,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
         return dict(torch.load(path, map_location="cpu", weights_only=True))
     except (RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError, OSError) as error:
-        raise StudyError(f"{path}: the checkpoint is damaged ({type(error).__name__}); delete it and run the same command again") from error
+        raise StudyError(
+            f"{path}: the checkpoint is damaged ({type(error).__name__}); delete it and run the same command again"
+        ) from error
 
 
 def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:

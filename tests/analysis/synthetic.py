@@ -1,4 +1,4 @@
-"""A study's artifacts without a study: models whose true losses are a formula, sentences to match, written as the stages do."""
+"""A study's artifacts without a study: models whose losses are a formula, and sentences to match."""
 
 from __future__ import annotations
 
@@ -61,7 +61,9 @@ def report_entry(**changes: Any) -> dict[str, Any]:
     """Return params.yaml's report entry of the synthetic study."""
     sizes = changes.pop("sizes", list(SPEED))
     seeds = changes.pop("seeds", 3)
-    students = [f"toy-{size}-{method}-s{seed}" for size in sizes[:2] for method in ("word", "sequence") for seed in range(2)]
+    students = [
+        f"toy-{size}-{method}-s{seed}" for size in sizes[:2] for method in ("word", "sequence") for seed in range(2)
+    ]
     return {
         "study": "toy",
         "task": "translation",
@@ -76,7 +78,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
         "min_loss_percent": 1.0,
         "budgets": BUDGETS,
         "recovery_fraction": 0.15,
-        "confounds": ["The best learning rate tried at d_model 256 lay at the edge of its grid; a better one may lie beyond."],
+        "confounds": ["The best learning rate tried at d_model 256 lay at the edge of its grid."],
         "plain_of_student": {key: key.replace("-word", "").replace("-sequence", "") for key in students},
     } | changes  # fmt: skip
 
@@ -96,7 +98,10 @@ def row_of(run_id: str, loss: float) -> dict[str, Any]:
     train = seconds - finetune - teacher - decode
     written = file_bytes(size, recipe)
     row = {
-        **{name: identity[name] for name in ("study", "run_id", "size", "seed", "match", "recipe", "method", "config_id")},
+        **{
+            name: identity[name]
+            for name in ("study", "run_id", "size", "seed", "match", "recipe", "method", "config_id")
+        },
         **shape(size).model_dump(include={"d_model", "num_layers", "num_heads", "ffn_dim"}),
         "task": "translation",
         "parent_id": None if method == "none" else f"toy-{size}-s{identity['seed']}-{match}-fp32",
@@ -150,7 +155,10 @@ def write_curves(folder: Path, size: str, seed: int) -> None:
         lines.append(line("trunk", seconds, end + 0.25 + 2.2 * np.exp(-3 * seconds / 240)))
     lines += [line("seconds-early", 254, end + 0.05), line("seconds", 299, end)]
     flops_seconds = 1.49e13 / speed
-    lines += [line("flops", flops_seconds, DENSE["flops"][size]), line("flops-early", 0.85 * flops_seconds, DENSE["flops"][size] + 0.06)]
+    lines += [
+        line("flops", flops_seconds, DENSE["flops"][size]),
+        line("flops-early", 0.85 * flops_seconds, DENSE["flops"][size] + 0.06),
+    ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "curve.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -163,7 +171,12 @@ def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of
     folder = root / "artifacts" / entry["study"]
     write_json(folder / "corpus" / "test-references.json", [[line] for line in references])
     np.save(folder / "corpus" / "test-components.npy", components)
-    card = {"source_lang": "en", "target_lang": "fr", "license": "CC BY 2.0 FR", "credit": "Contributors of a made-up corpus."}
+    card = {
+        "source_lang": "en",
+        "target_lang": "fr",
+        "license": "CC BY 2.0 FR",
+        "credit": "Contributors of a made-up corpus.",
+    }
     write_json(folder / "corpus" / "card.json", card)
     lengths = np.array([len(line.split()) + 1 for line in references])
     difficulty = rng.normal(0, 0.3, size=SENTENCES)
@@ -171,14 +184,20 @@ def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of
     everything: list[dict[str, Any]] = []
     for key in (*entry["runs"], *entry["students"]):
         student = key in entry["students"]
-        names = [f"{key}-seconds-fp32"] if student else [f"{key}-{m}-{r}" for m in entry["matches"] for r in entry["recipes"]]
+        names = (
+            [f"{key}-seconds-fp32"]
+            if student
+            else [f"{key}-{m}-{r}" for m in entry["matches"] for r in entry["recipes"]]
+        )
         shared = rng.normal(0, seed_noise)
         rows, arrays = [], {}
         for run_id in names:
             identity = parse_run_id(run_id)
             recipe = "fp32" if student else identity["recipe"]
             gain = {"word": 0.08, "sequence": 0.03}.get(identity["recipe"], 0.0)
-            expected = truth(identity["match"], identity["size"], recipe) - gain + shared + rng.normal(0, seed_noise / 5)
+            expected = (
+                truth(identity["match"], identity["size"], recipe) - gain + shared + rng.normal(0, seed_noise / 5)
+            )
             row = row_of(run_id, expected)
             for split in ("valid", "test"):
                 nll = (expected + difficulty + rng.normal(0, 0.02, size=SENTENCES)) * lengths

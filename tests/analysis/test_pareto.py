@@ -11,7 +11,8 @@ from pipeline.analysis.pareto import pareto_front
 def brute_force(cost: np.ndarray, loss: np.ndarray) -> list[bool]:
     def beaten(i: int) -> bool:
         return any(
-            cost[j] <= cost[i] and loss[j] <= loss[i] and (cost[j] < cost[i] or loss[j] < loss[i]) for j in range(len(cost))
+            cost[j] <= cost[i] and loss[j] <= loss[i] and (cost[j] < cost[i] or loss[j] < loss[i])
+            for j in range(len(cost))
         )
 
     return [not beaten(i) for i in range(len(cost))]

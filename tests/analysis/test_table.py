@@ -36,12 +36,23 @@ def test_a_model_nobody_measured_is_missing_and_null() -> None:
     frame = assemble(ENTRY, [row for row in rows() if row["run_id"] != lost], {}, {}).set_index("run_id")
     assert frame.loc[lost, "status"] == "missing"
     assert (frame.loc[lost, "d_model"], frame.loc[lost, "config_id"]) == (64, "w64x2/q8")
-    unmeasured = ["train_flops", "size_bytes", "valid_loss", "quality", "latency_ms_p50", "params_total", "within_budget"]
+    unmeasured = [
+        "train_flops",
+        "size_bytes",
+        "valid_loss",
+        "quality",
+        "latency_ms_p50",
+        "params_total",
+        "within_budget",
+    ]
     assert frame.loc[lost, unmeasured].isna().all()
 
 
 def test_a_diverged_model_keeps_its_status() -> None:
-    changed = [row if row["run_id"] != "toy-w32x2-s0-seconds-q8" else {"run_id": row["run_id"], "status": "diverged"} for row in rows()]
+    changed = [
+        row if row["run_id"] != "toy-w32x2-s0-seconds-q8" else {"run_id": row["run_id"], "status": "diverged"}
+        for row in rows()
+    ]
     frame = assemble(ENTRY, changed, {}, {})
     assert list(frame.loc[frame["status"] != "ok", "status"]) == ["diverged"]
 
@@ -56,13 +67,18 @@ def test_a_removed_run_leaves_no_row() -> None:
 def test_translations_and_latencies_are_joined_by_run_id() -> None:
     name, other = "toy-w32x2-s0-seconds-fp32", "toy-w32x2-s1-seconds-fp32"
     frame = assemble(
-        ENTRY, rows(), {name: {"quality": 31.5, "signature": "x"}}, {name: {"latency_ms_p50": 4.0, "latency_threads": 1}}
+        ENTRY,
+        rows(),
+        {name: {"quality": 31.5, "signature": "x"}},
+        {name: {"latency_ms_p50": 4.0, "latency_threads": 1}},
     ).set_index("run_id")
     assert (frame.loc[name, "quality"], frame.loc[name, "latency_ms_p50"]) == (31.5, 4.0)
     assert frame.loc[other, ["quality", "latency_ms_p50", "latency_threads"]].isna().all()
 
 
-@pytest.mark.parametrize(("fault", "message"), [({"speling": 1}, "unknown column 'speling'"), ({"status": "fine"}, "unknown status")])
+@pytest.mark.parametrize(
+    ("fault", "message"), [({"speling": 1}, "unknown column 'speling'"), ({"status": "fine"}, "unknown status")]
+)
 def test_strange_measurements_are_refused(fault: dict[str, Any], message: str) -> None:
     changed = rows()
     changed[0] |= fault

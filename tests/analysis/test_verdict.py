@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import functools
+import zlib
 from collections.abc import Callable
 from typing import Any
 
@@ -42,17 +44,32 @@ def world(
         loss = truth(identity["match"], identity["size"], recipe) + rng.normal(0, noise)
         rows.append(change(row_of(run_id, loss)))
         if run_id != without_quality:
-            translations[run_id] = {"quality": 100 - 20 * loss, "signature": "bleu", "chrf": 50.0, "chrf_signature": "chrf"}
+            translations[run_id] = {
+                "quality": 100 - 20 * loss,
+                "signature": "bleu",
+                "chrf": 50.0,
+                "chrf_signature": "chrf",
+            }
     frame = assemble(entry, rows, translations, {})
     losses = frame.set_index("run_id")["test_loss"]
 
     def loss_draws(run_id: str) -> np.ndarray:
-        return losses[run_id] + np.random.default_rng(abs(hash(run_id)) % 1000).normal(0, noise / 10, size=100)
+        return losses[run_id] + np.random.default_rng(zlib.crc32(run_id.encode())).normal(0, noise / 10, size=100)
 
     verdict = build_verdict(
-        frame, entry, quality_draws=lambda name: 100 - 20 * loss_draws(name), loss_draws=loss_draws, components=COMPONENTS
+        frame,
+        entry,
+        quality_draws=lambda name: 100 - 20 * loss_draws(name),
+        loss_draws=loss_draws,
+        components=COMPONENTS,
     )
     return verdict, frame
+
+
+@functools.cache
+def usual() -> tuple[dict[str, Any], pd.DataFrame]:
+    """Return the default world, which no test may change."""
+    return world()
 
 
 def flat(match: str, size: str, recipe: str) -> float:
@@ -64,7 +81,7 @@ def winners(verdict: dict[str, Any], match: int = 0, *, by_loss: bool = False) -
 
 
 def test_a_known_winner_is_found_by_both_measures() -> None:
-    verdict, _ = world()
+    verdict, _ = usual()
     check_verdict(verdict)
     limits = verdict["matches"][0]["limits"]
     assert len(limits) == 8
@@ -78,11 +95,13 @@ def test_a_known_winner_is_found_by_both_measures() -> None:
 
 
 def test_positive_differences_favour_heavy_in_both_units() -> None:
-    verdict, _ = world()
+    verdict, _ = usual()
     for match in verdict["matches"]:
         for limit in match["limits"]:
             assert limit["difference"] == pytest.approx(limit["heavy"]["quality"] - limit["light"]["quality"])
-            assert limit["by_loss"]["difference"] == pytest.approx(limit["light"]["test_loss"] - limit["heavy"]["test_loss"])
+            assert limit["by_loss"]["difference"] == pytest.approx(
+                limit["light"]["test_loss"] - limit["heavy"]["test_loss"]
+            )
 
 
 def test_equal_models_tie() -> None:
@@ -153,19 +172,19 @@ def test_a_size_of_one_seed_borrows_the_variance_of_the_others() -> None:
 
 
 def test_a_chosen_model_without_quality_is_an_error_that_names_it() -> None:
-    chosen = world()[0]["matches"][0]["limits"][0]["heavy"]["run_ids"][1]
+    chosen = usual()[0]["matches"][0]["limits"][0]["heavy"]["run_ids"][1]
     with pytest.raises(StudyError, match=r"quality of its configuration is needed and lacks a seed"):
         world(without_quality=chosen)
 
 
 def test_each_size_shows_its_best_fitting_configuration() -> None:
-    limits = world()[0]["matches"][0]["limits"]
+    limits = usual()[0]["matches"][0]["limits"]
     assert list(limits[0]["by_size"]) == ["w32x2", "w64x2"]
     assert all(side["size_bytes"] <= limit["limit"] for limit in limits for side in limit["by_size"].values())
 
 
 def test_the_first_study_has_its_own_classes() -> None:
-    for limit in world()[0]["matches"][0]["limits_first_study"]:
+    for limit in usual()[0]["matches"][0]["limits_first_study"]:
         assert limit["light"] is None or limit["light"]["compression_ratio"] <= 2
         assert limit["heavy"] is None or limit["heavy"]["compression_ratio"] >= 4
 
@@ -181,7 +200,7 @@ def test_disagreeing_matches_say_so_first_with_speeds() -> None:
 
 
 def test_the_claim_counts() -> None:
-    matches = copy.deepcopy(world()[0]["matches"])
+    matches = copy.deepcopy(usual()[0]["matches"])
     for match in matches:
         for limit in match["limits"]:
             limit |= {"winner": "tie", "supports_train_large": False}
@@ -194,7 +213,7 @@ def test_the_claim_counts() -> None:
 
 
 def test_opposite_winners_at_one_limit_are_a_disagreement() -> None:
-    matches = copy.deepcopy(world()[0]["matches"])
+    matches = copy.deepcopy(usual()[0]["matches"])
     for match in matches:
         for limit in match["limits"]:
             for outcome in (limit, limit["by_loss"]):
@@ -205,7 +224,7 @@ def test_opposite_winners_at_one_limit_are_a_disagreement() -> None:
 
 
 def test_a_malformed_verdict_is_refused() -> None:
-    verdict = copy.deepcopy(world()[0])
+    verdict = copy.deepcopy(usual()[0])
     verdict["matches"][0]["limits"][0]["winner"] = "draw"
     with pytest.raises(StudyError, match=r"matches\[0\].limits\[0\].winner"):
         check_verdict(verdict)

@@ -1,0 +1,105 @@
+"""Figures are drawn from whatever a table holds, even from little."""
+
+from __future__ import annotations
+
+import pandas as pd
+import pytest
+
+pytest.importorskip("seaborn")
+
+from matplotlib.figure import Figure
+
+from pipeline.analysis.compression_figures import bytes_against, loss_added
+from pipeline.analysis.figure_style import style
+from pipeline.analysis.students import students_table
+from pipeline.analysis.table import assemble, expected_run_ids
+from pipeline.analysis.training_figures import curves, distillation, final_quality, latency
+from pipeline.selection import parse_run_id
+from tests.analysis.synthetic import loss_of, report_entry, row_of
+
+CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
+
+
+def table(entry: dict) -> pd.DataFrame:  # type: ignore[type-arg]
+    rows = []
+    for run_id in expected_run_ids(entry):
+        identity = parse_run_id(run_id)
+        recipe = "fp32" if identity["method"] == "distill" else identity["recipe"]
+        rows.append(row_of(run_id, loss_of(identity["match"], identity["size"], recipe)))
+    return assemble(entry, rows, {}, {})
+
+
+@pytest.fixture(scope="module")
+def sparse() -> pd.DataFrame:
+    """A study of one size and one seed, without BLEU, students, latency or pruning."""
+    return table(report_entry(sizes=["w32x2"], seeds=1, students=[], plain_of_student={}, recipes=["fp32", "q8"]))
+
+
+def drawn(figure: Figure) -> Figure:
+    figure.canvas.draw()
+    return figure
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
+    nothing = pd.DataFrame(columns=CURVE_COLUMNS)
+    with style():
+        for figure in (
+            bytes_against(sparse, [200_000], column="test_loss", quality_name="BLEU"),
+            bytes_against(sparse, [200_000], column="quality", quality_name="BLEU"),
+            loss_added(sparse),
+            final_quality(sparse, quality_name="BLEU"),
+            curves(nothing, sparse, match="seconds"),
+            distillation(pd.DataFrame(), quality_name="BLEU"),
+            latency(sparse, quality_name="BLEU"),
+        ):
+            drawn(figure)
+
+
+def test_titles_say_what_is_seen() -> None:
+    frame = table(report_entry(sizes=["w32x2", "w256x2"]))
+    with style():
+        above, below = loss_added(frame).axes
+    assert above.get_title(loc="left").replace("\n", " ") == "3 bits add 0.31 nats to w32x2, 0.16 to w256x2"
+    assert below.get_title(loc="left").startswith("90% pruned weights add")
+
+
+def test_the_best_cooled_endpoint_is_named() -> None:
+    frame = table(report_entry(sizes=["w32x2", "w64x2"]))
+    points = [
+        ("w32x2", "trunk", 100, 3.5),
+        ("w32x2", "seconds", 300, 3.0),
+        ("w64x2", "trunk", 100, 2.0),
+        ("w64x2", "seconds", 300, 3.1),
+    ]
+    curve = pd.DataFrame(
+        [
+            {"size": s, "seed": 0, "phase": p, "train_seconds": t, "train_flops": t * 1e10, "valid_loss": v}
+            for s, p, t, v in points
+        ]
+    )
+    with style():
+        (axes,) = curves(curve, frame, match="seconds").axes
+    assert axes.get_title(loc="left").replace("\n", " ") == "w32x2 ends lowest at equal device seconds (3.00)"
+
+
+def test_students_stand_beside_plain_runs_with_three_totals() -> None:
+    entry = report_entry(sizes=["w32x2", "w64x2"])
+    students = students_table(table(entry), entry)
+    assert list(students["method"][:3]) == ["plain", "word", "sequence"]
+    word = students[(students["size"] == "w32x2") & (students["method"] == "word")].iloc[0]
+    assert word["seeds"] == 2
+    assert word["total_seconds"] == pytest.approx(299)
+    assert word["amortised_seconds"] == pytest.approx(299 + 299 / 8)
+    assert word["included_seconds"] == pytest.approx(2 * 299)
+    plain = students[(students["size"] == "w32x2") & (students["method"] == "plain")].iloc[0]
+    assert plain["included_seconds"] == plain["total_seconds"]
+
+
+def test_a_better_student_gains() -> None:
+    entry = report_entry(sizes=["w32x2", "w64x2"])
+    frame = table(entry)
+    frame.loc[frame["recipe"] == "word", "test_loss"] -= 0.2
+    students = students_table(frame, entry).set_index(["size", "method"])
+    assert students.loc[("w64x2", "word"), "loss_gain"] == pytest.approx(0.2)
+    assert students.loc[("w64x2", "sequence"), "loss_gain"] == pytest.approx(0.0)

@@ -1,0 +1,184 @@
+"""The report stage on a synthetic study: whole outputs, the same bytes twice, one line on a fault."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pandas as pd
+import pytest
+from typer.testing import CliRunner
+
+import stages.report
+from pipeline.analysis.report import OUTPUTS, read_curves, read_results, write_report
+from pipeline.errors import StudyError
+from stages.entry import run
+from tests.analysis.synthetic import report_entry, write_artifacts
+
+ENTRY = report_entry(sizes=["w32x2", "w64x2", "w128x2"], recipes=["fp32", "q8", "q4", "p50", "p90"], resamples=100)
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with artifacts/toy in it."""
+    root = tmp_path_factory.mktemp("study")
+    write_artifacts(root, ENTRY)
+    return root
+
+
+@pytest.fixture(scope="module")
+def results(study: Path) -> Path:
+    out = study / "results" / "toy"
+    line = write_report(ENTRY, artifacts=study / "artifacts" / "toy", out=out)
+    assert line.startswith(f"{out}: 98 of 98 models; At equal device seconds")
+    assert "\n" not in line
+    return out
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()
+    }
+
+
+def test_everything_is_written(results: Path) -> None:
+    assert {path.name for path in results.iterdir()} == set(OUTPUTS)
+    figures = list((results / "figures").iterdir())
+    assert {path.suffix for path in figures} == {".svg", ".png"}
+    assert len(figures) == 16
+    assert all(path.stat().st_size > 3000 for path in figures)
+    assert not [path for path in results.parent.iterdir() if path != results]
+
+
+def test_the_table_is_the_same_in_both_forms(results: Path) -> None:
+    parquet, csv = pd.read_parquet(results / "runs.parquet"), pd.read_csv(results / "runs.csv")
+    assert list(parquet.columns) == list(csv.columns)
+    assert len(parquet) == len(csv) == 3 * 3 * 2 * 5 + 8
+    assert parquet["valid_loss"].to_numpy() == pytest.approx(csv["valid_loss"].to_numpy())
+    assert parquet["latency_ms_p50"].notna().sum() == 3
+
+
+def test_the_verdict_has_the_form_that_stands_beside_it(results: Path) -> None:
+    verdict = json.loads((results / "verdict.json").read_text())
+    jsonschema.validate(verdict, json.loads((results / "verdict.schema.json").read_text()))
+    assert verdict["matches"][0]["limits"][2]["winner"] == "heavy"
+
+
+def test_the_page_is_self_contained_and_complete(results: Path) -> None:
+    page = (results / "report.html").read_text(encoding="utf-8")
+    assert 'name="viewport"' in page
+    for value in re.findall(r'(?:src|href)\s*=\s*"([^"]*)"', page):
+        assert value.startswith("#")
+    assert "@import" not in page
+    assert not re.search(r"url\((?!#)", page)
+    assert not re.search(r"<script|<link|<img|<iframe", page)
+    assert page.count("<svg") == 8
+    identifiers = re.findall(r'\bid="([^"]+)"', page)
+    assert len(identifiers) == len(set(identifiers))
+    claim = json.loads((results / "verdict.json").read_text())["claim"]
+    for text in (
+        claim,
+        "CC BY 2.0 FR",
+        "made-up corpus",
+        "edge of its grid",
+        "Sign flips",
+        "GFLOP/s",
+        "Distilled students",
+        "Latency",
+    ):
+        assert text in page
+    assert page.index(claim) < page.index("What was matched")
+
+
+def test_the_markdown_names_the_command_and_the_numbers(results: Path) -> None:
+    text = (results / "verdict.md").read_text(encoding="utf-8")
+    assert "`python -m stages.report --study toy`" in text
+    assert text.count("| ") > 2 * 8 * 6
+    first = json.loads((results / "verdict.json").read_text())["matches"][0]["limits"][2]
+    assert f"{first['difference']:+.2f}" in text
+
+
+def test_metrics_are_flat_numbers(results: Path) -> None:
+    numbers = json.loads((results / "metrics.json").read_text())
+    assert all(isinstance(value, int | float) for value in numbers.values())
+    assert sum(numbers[f"seconds_{who}_by_loss"] for who in ("heavy", "light", "tie", "infeasible")) == 8
+
+
+def test_same_inputs_same_bytes(study: Path, results: Path, tmp_path: Path) -> None:
+    write_report(ENTRY, artifacts=study / "artifacts" / "toy", out=tmp_path / "again")
+    assert files(tmp_path / "again") == files(results)
+
+
+def test_a_removed_size_leaves_no_trace(study: Path) -> None:
+    entry = ENTRY | {"runs": [key for key in ENTRY["runs"] if "w128x2" not in key]}
+    artifacts = study / "artifacts" / "toy"
+    for frame in (read_results(entry, artifacts), read_curves(entry, artifacts)):
+        assert list(frame["size"].unique()) == ["w32x2", "w64x2"]
+
+
+@pytest.mark.parametrize(
+    ("lost", "message"),
+    [
+        ("evaluate/toy-w64x2-s1/rows.json", "rows.json: no such file"),
+        ("pretrain/toy-w64x2-s0/curve.csv", "curve.csv: no such file; run the pretrain stage"),
+        ("corpus/test-components.npy", "run the prepare stage"),
+        ("time/latency.json", "latency.json: no such file"),
+    ],
+)
+def test_a_missing_input_is_named_and_old_results_stay(study: Path, tmp_path: Path, lost: str, message: str) -> None:
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(study / "artifacts" / "toy", artifacts)
+    (artifacts / lost).unlink()
+    out = tmp_path / "results"
+    out.mkdir()
+    (out / "metrics.json").write_text("old")
+    with pytest.raises(StudyError, match=message):
+        write_report(ENTRY, artifacts=artifacts, out=out)
+    assert files(out) == {"metrics.json": b"old"}
+
+
+def test_a_chosen_row_without_bleu_is_named(study: Path, tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(study / "artifacts" / "toy", artifacts)
+    path = artifacts / "translate" / "test" / "translations.json"
+    records = json.loads(path.read_text())
+    path.write_text(json.dumps({name: record for name, record in records.items() if "w32x2-s0-seconds-q8" not in name}))
+    with pytest.raises(StudyError, match="toy-w32x2-s0-seconds-q8: the quality of its configuration is needed"):
+        write_report(ENTRY, artifacts=artifacts, out=tmp_path / "results")
+
+
+def test_the_command_prints_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[dict[str, Any]] = []
+
+    def written(entry: dict[str, Any], **paths: Path) -> str:
+        calls.append(paths)
+        return "toy: done"
+
+    monkeypatch.setattr(stages.report, "read_entry", lambda kind, key: ENTRY)
+    monkeypatch.setattr("pipeline.analysis.report.write_report", written)
+    for arguments, out in (([], Path("results/toy")), (["--out", str(tmp_path)], tmp_path)):
+        result = CliRunner().invoke(stages.report.app, ["--study", "toy", *arguments])
+        assert (result.exit_code, result.output) == (0, "toy: done\n")
+        assert calls.pop() == {"artifacts": Path("artifacts/toy"), "out": out}
+
+
+def test_the_command_fails_with_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def entry(kind: str, key: str) -> dict[str, Any]:
+        return ENTRY
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(stages.report, "read_entry", entry)
+    monkeypatch.setattr(sys, "argv", ["report", "--study", "toy"])
+    with pytest.raises(SystemExit) as stopped:
+        run(stages.report.app)
+    assert stopped.value.code == 1
+    error = capsys.readouterr().err
+    assert error.startswith("error: ")
+    assert error.count("\n") == 1
