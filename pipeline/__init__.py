@@ -1,0 +1,1 @@
+"""The library: what a study is made of."""

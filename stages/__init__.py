@@ -1,0 +1,1 @@
+"""One thin command a stage: typed settings in, a library call, atomic outputs."""

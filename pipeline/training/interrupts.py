@@ -12,7 +12,7 @@ class Interrupted(BaseException):
 
     def __init__(self, number: int, saved: str) -> None:
         super().__init__(
-            f"stopped by {signal.Signals(number).name}; progress is kept in {saved}, the same command goes on from there"
+            f"{signal.Signals(number).name} came; progress is kept in {saved}, the same command goes on from there"
         )
         self.exit_code = 128 + number
 
