@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipeline.calibration import Calibration, word_key
+from pipeline.errors import StudyError
 from pipeline.flops import parameters_total
 from pipeline.learning_rates import peak_rate
 from pipeline.study import SizeSpec, Study
@@ -83,7 +84,12 @@ def teacher_candidates(study: Study) -> list[SizeSpec]:
     largest = max(
         (parameters_total(study.size(key), vocab_size=vocabulary) for key in study.distill.students), default=0
     )
-    return [size for size in study.sizes if parameters_total(size, vocab_size=vocabulary) > largest]
+    larger = [size for size in study.sizes if parameters_total(size, vocab_size=vocabulary) > largest]
+    if study.distill.students and not larger:
+        raise StudyError(
+            f"study {study.name}: no size is larger than every student of distill.students; no one can teach"
+        )
+    return larger
 
 
 def _shape(size: SizeSpec) -> dict[str, Any]:

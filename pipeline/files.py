@@ -15,6 +15,8 @@ from typing import Any
 
 from pipeline.errors import StudyError
 
+_ALMOST_NOTHING = 1 << 16
+
 
 def _remove(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
@@ -48,9 +50,11 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
             _remove(old)
         else:
             os.replace(temporary, final)
-    except OSError as error:
+    except Exception as error:
+        # torch and safetensors raise errors of their own when a write fails, so the disk itself is asked.
+        full = getattr(error, "errno", None) == errno.ENOSPC or shutil.disk_usage(final.parent).free < _ALMOST_NOTHING
         _remove(temporary)
-        if error.errno == errno.ENOSPC:
+        if full and not isinstance(error, StudyError):
             raise StudyError(f"{final}: the disk is full; free some space and run the same command again") from error
         raise
     except BaseException:

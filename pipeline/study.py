@@ -143,6 +143,13 @@ class Training(Section):
     checkpoint_seconds: float = Field(default=30.0, gt=0)  # between two checkpoints
 
 
+def _bits(value: list[int]) -> list[int]:
+    bad = [bits for bits in value if not 2 <= bits <= 8]
+    if bad:
+        raise ValueError(f"{bad[0]} bits: a number from 2 to 8 is needed")
+    return value
+
+
 class Quantize(Section):
     """Post-training quantization, k-bit uniform min-max a row, weights and embeddings."""
 
@@ -151,16 +158,13 @@ class Quantize(Section):
     @field_validator("bits")
     @classmethod
     def _range(cls, value: list[int]) -> list[int]:
-        bad = [bits for bits in value if not 2 <= bits <= 8]
-        if bad:
-            raise ValueError(f"{bad[0]} bits: a number from 2 to 8 is needed")
-        return value
+        return _bits(value)
 
 
 class Prune(Section):
     """Iterative unstructured magnitude pruning with finetuning between the rounds."""
 
-    sparsities: list[float]
+    sparsities: list[float]  # whole percents
     rounds: int = Field(default=3, ge=3)
     quantize_bits: list[int] = []
     learning_rate_fraction: float = Field(gt=0)  # of the size's peak rate, decayed to 0 over the recovery
@@ -171,7 +175,17 @@ class Prune(Section):
         bad = [sparsity for sparsity in value if not 0 < sparsity < 1]
         if bad:
             raise ValueError(f"sparsity {bad[0]} must lie between 0 and 1")
+        names = [round(sparsity * 100) for sparsity in value]
+        if any(abs(sparsity * 100 - name) > 1e-9 for sparsity, name in zip(value, names, strict=True)):
+            raise ValueError("sparsities are whole percents, as in 0.75: recipes are named by them")
+        if len(set(names)) < len(names):
+            raise ValueError("a sparsity is listed twice")
         return value
+
+    @field_validator("quantize_bits")
+    @classmethod
+    def _range(cls, value: list[int]) -> list[int]:
+        return _bits(value)
 
 
 class Distill(Section):
@@ -185,9 +199,17 @@ class Distill(Section):
     direction: Literal["forward", "reverse"] = "forward"  # KL(teacher || student) or KL(student || teacher)
     teacher_fraction: float = Field(
         default=1.0, gt=0, le=1
-    )  # first share of the steps that see the teacher, word level
+    )  # word level: so many of a plain run's steps see the teacher
     sequence_sentences: int = Field(default=0, ge=0)  # training sentences the teacher translates
     sequence_beam: int = Field(default=4, gt=0)
+
+    @model_validator(mode="after")
+    def _sentences(self) -> Distill:
+        if self.students and "sequence" in self.methods and not self.sequence_sentences:
+            raise ValueError(
+                "sequence needs sequence_sentences, the number that the teacher translates; give at least 1"
+            )
+        return self
 
 
 class Translate(Section):
@@ -236,6 +258,8 @@ class Study(Section):
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
+        if "seconds" not in self.budgets:
+            raise ValueError("budgets.seconds is needed: limits and students are fixed at equal device seconds")
         for match, text in self.budgets.items():
             budget = Budget.parse(text)
             if budget.resource != match:
@@ -247,6 +271,10 @@ class Study(Section):
         for student in self.distill.students:
             if student not in keys:
                 raise ValueError(f"distill.students: no size {student!r} in the grid{nearest(student, keys)}")
+            if self.distill.seeds > self.size(student).seeds:
+                raise ValueError(
+                    f"distill.seeds: size {student} has {self.size(student).seeds} plain runs to compare with"
+                )
         return self
 
     def size(self, key: str) -> SizeSpec:

@@ -16,9 +16,13 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     study: Annotated[str, typer.Option("--study", help="A study of params.yaml whose corpus is prepared.")],
     processes: Annotated[
-        int, typer.Option(help="Training processes that the study runs at once; the cores by default.")
-    ] = 0,
-    steps: Annotated[int, typer.Option(help="Steps a measurement.")] = 40,
+        int | None, typer.Option(min=1, help="Training processes that the study runs at once; the cores by default.")
+    ] = None,
+    steps: Annotated[int, typer.Option(min=2, help="Steps a measurement.")] = 40,
+    kinds: Annotated[
+        list[str] | None,
+        typer.Option("--kind", help="train, finetune, word or decode alone; repeatable. All by default."),
+    ] = None,
 ) -> None:
     """Measure the seconds a step of every size, with as many processes busy as the study will use.
 
@@ -26,9 +30,13 @@ def main(
     `tlc plan --write`. Example: python -m stages.calibrate --study default
     """
     from pipeline.calibration import calibration_path
-    from pipeline.evaluation.step_seconds import calibrate
+    from pipeline.errors import StudyError, nearest
+    from pipeline.evaluation.step_seconds import KINDS, calibrate
     from pipeline.params import study_of
 
+    for kind in kinds or ():
+        if kind not in KINDS:
+            raise StudyError(f"--kind {kind}: no such kind of step{nearest(kind, KINDS)}")
     path = calibration_path(study)
     result = calibrate(
         study_of(study),
@@ -36,6 +44,7 @@ def main(
         path=path,
         processes=processes or os.cpu_count() or 1,
         steps=steps,
+        kinds=tuple(kinds or KINDS),
     )
     shown = ", ".join(f"{size} {1000 * seconds:.1f} ms" for size, seconds in result.train_step_seconds.items())
     print(f"{path}: a training step takes {shown}; now run `tlc plan --write`")

@@ -31,16 +31,17 @@ def main(
     from pipeline.evaluation.losses import validation_loss
 
     study = entry["study"]
-    corpus = PreparedCorpus.open(artifacts(study, "corpus"))
+    folder, translations = artifacts(study, "corpus"), artifacts(study, "translate", "train")
+    corpus = PreparedCorpus.open(folder)
     print(
         distill(
             entry,
             key=run_key,
             pretrained=artifacts(study, "pretrain"),
-            translations=artifacts(study, "translate", "train"),
+            translations=translations,
             corpus=corpus,
             out=out or artifacts(study, "distill", run_key),
-            work=work_folder("distill", run_key, entry),
+            work=work_folder("distill", run_key, entry, inputs=[folder, translations]),
             validate=validation_loss(corpus),
         )
     )

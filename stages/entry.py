@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import typer
 import yaml
 
 from pipeline.errors import StudyError, nearest
+from pipeline.files import sha256_file
 from pipeline.params import read_entry as read_entry
 
 SET_HELP = "Change a setting of the run for this call alone: --set learning_rate=0.002. Repeatable; give --out too."
@@ -27,8 +27,19 @@ def overridden(entry: dict[str, Any], settings: list[str] | None) -> dict[str, A
             raise StudyError(f"--set {setting}: write name=value")
         if name not in result:
             raise StudyError(f"--set {setting}: this stage has no setting {name!r}{nearest(name, result)}")
-        result[name] = yaml.safe_load(text)
+        result[name] = _like(name, yaml.safe_load(text), entry[name])
     return result
+
+
+def _like(name: str, value: Any, present: Any) -> Any:
+    """Return `value` when it is of the kind that `present` is (an integer serves as a number); StudyError otherwise."""
+    if isinstance(present, float) and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if present is not None and type(value) is not type(present):
+        raise StudyError(
+            f"--set {name}={value}: a {type(present).__name__} is needed, as in {name}={json.dumps(present)}"
+        )
+    return value
 
 
 def changed_entry(kind: str, key: str, settings: list[str] | None, out: Path | None) -> dict[str, Any]:
@@ -44,17 +55,26 @@ def artifacts(study: str, *parts: str) -> Path:
     return Path("artifacts", study, *parts)
 
 
-def work_folder(stage: str, key: str, entry: dict[str, Any]) -> Path:
-    """Return where a run keeps what it resumes from: outside DVC's outs, one folder for each set of settings."""
-    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode()).hexdigest()[:12]
-    return Path(".work", stage, f"{key}-{digest}")
+def work_folder(stage: str, key: str, entry: dict[str, Any], *, inputs: list[Path]) -> Path:
+    """Return where a run keeps what it resumes from, outside DVC's outs.
+
+    There is one folder for each set of settings, contents of the input folders and code of ours that is loaded: a run that
+    was stopped never goes on with another corpus, parent or method than it began with. Call it after the stage's imports.
+    """
+    digest = hashlib.sha256(json.dumps(entry, sort_keys=True).encode())
+    modules = (module for name, module in sys.modules.items() if name.split(".")[0] in ("pipeline", "stages"))
+    code = {Path(module.__file__) for module in modules if module.__file__}
+    data = {path for folder in inputs for path in folder.rglob("*") if path.is_file()}
+    for path in (*sorted(code), *sorted(data)):
+        digest.update(f"{path.name} {sha256_file(path)}".encode())
+    return Path(".work", stage, f"{key}-{digest.hexdigest()[:12]}")
 
 
 def one_thread() -> None:
     """Run torch on one thread: as many processes as cores beat as many threads on models of these sizes."""
     import torch
 
-    torch.set_num_threads(int(os.environ.get("TLC_THREADS", "1")))
+    torch.set_num_threads(1)
 
 
 def run(app: typer.Typer) -> None:

@@ -30,8 +30,9 @@ def main(
     from pipeline.evaluation.losses import validation_loss
     from pipeline.training.pretraining import pretrain
 
-    corpus = PreparedCorpus.open(artifacts(entry["study"], "corpus"))
-    work = work_folder("pretrain", run_key, entry)
+    folder = artifacts(entry["study"], "corpus")
+    corpus = PreparedCorpus.open(folder)
+    work = work_folder("pretrain", run_key, entry, inputs=[folder])
     final = out or artifacts(entry["study"], "pretrain", run_key)
     print(pretrain(entry, key=run_key, corpus=corpus, out=final, work=work, validate=validation_loss(corpus)))
 

@@ -29,15 +29,16 @@ def main(
     from pipeline.evaluation.losses import validation_loss
 
     study = entry["study"]
-    corpus = PreparedCorpus.open(artifacts(study, "corpus"))
+    folder, parent = artifacts(study, "corpus"), artifacts(study, "pretrain", run_key)
+    corpus = PreparedCorpus.open(folder)
     print(
         prune_run(
             entry,
             key=run_key,
-            parent=artifacts(study, "pretrain", run_key),
+            parent=parent,
             corpus=corpus,
             out=out or artifacts(study, "prune", run_key),
-            work=work_folder("prune", run_key, entry),
+            work=work_folder("prune", run_key, entry, inputs=[folder, parent]),
             validate=validation_loss(corpus),
         )
     )

@@ -50,6 +50,12 @@ def _changed(tmp_path: Path, *path: str | int, value: Any) -> Path:
         (("distill", "students"), ["w17x1"], r"no size 'w17x1' in the grid; did you mean 'w16x1'"),
         (("distill", "methods"), ["wrod"], "distill.methods"),
         (("task",), "parsing", "task"),
+        (("prune", "sparsities"), [0.501], "whole percents"),
+        (("prune", "sparsities"), [0.5, 0.5], "listed twice"),
+        (("prune", "quantize_bits"), [16], "16 bits: a number from 2 to 8"),
+        (("budgets",), {"flops": "1e11 flop"}, r"budgets\.seconds is needed"),
+        (("distill", "sequence_sentences"), 0, "sequence needs sequence_sentences"),
+        (("distill", "seeds"), 2, "size w16x1 has 1 plain runs"),
         (("corpus", "sha256"), None, "also needs sha256"),
     ],
 )

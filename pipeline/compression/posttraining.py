@@ -10,7 +10,7 @@ from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.expansion import quantize_recipe
 from pipeline.files import atomic_path, write_json
 from pipeline.models.checkpoint import load_dense, model_directory, read_run
-from pipeline.training.pretraining import run_record
+from pipeline.training.pretraining import branch_of, run_record
 
 
 def quantize_run(entry: dict[str, Any], *, key: str, parent: Path, corpus: PreparedCorpus, out: Path) -> str:
@@ -21,9 +21,9 @@ def quantize_run(entry: dict[str, Any], *, key: str, parent: Path, corpus: Prepa
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
         for match in entry["matches"]:
-            source = parent / match
-            metrics[match] = {"status": "ok" if source.exists() else "diverged"}
-            if not source.exists():
+            source = branch_of(parent, match)
+            metrics[match] = {"status": "diverged" if source is None else "ok"}
+            if source is None:
                 continue
             parent_run = read_run(source)
             model = load_dense(source)

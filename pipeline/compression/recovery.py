@@ -28,7 +28,7 @@ from pipeline.training.branches import clear
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.precision import resolve
-from pipeline.training.pretraining import Validate, calibrated, run_record, size_of
+from pipeline.training.pretraining import Validate, branch_of, calibrated, run_record, size_of
 from pipeline.training.pricing import step_price, total_costs
 from pipeline.training.schedules import linear_to_zero
 from pipeline.training.state import TrainState, adamw, load_checkpoint
@@ -52,9 +52,9 @@ def prune_run(
             names.append(name)
             status = work / f"{name}.status.json"
             if not status.exists():
-                source = parent / f"{match}-early"
+                source = branch_of(parent, f"{match}-early")
                 outcome = {"status": "diverged", "valid_loss": None}
-                if source.exists():
+                if source is not None:
                     outcome = _recover(
                         entry, key=key, match=match, budget=Budget.parse(text), sparsity=sparsity, source=source,
                         corpus=corpus, work=work, validate=validate,

@@ -14,9 +14,9 @@ import numpy as np
 
 from pipeline.corpora.prepared import PreparedCorpus, TokenArray
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path, read_json, write_json
+from pipeline.files import atomic_path, read_json, sha256_file, write_json
 from pipeline.flops import decode_flops
-from pipeline.models.checkpoint import read_run
+from pipeline.models.checkpoint import WEIGHTS, read_run
 from pipeline.study import SizeSpec
 
 Decode = Callable[[Path, list[str]], list[str]]
@@ -73,6 +73,7 @@ def write_translations(
         record = {
             "teacher": teacher,
             "teacher_id": run["run_id"],
+            "teacher_sha256": sha256_file(teacher_path / WEIGHTS),
             "size": run["size_key"],
             "sentences": len(sources),
             "decode": {"flops": float(flops), "seconds": seconds * len(sources), "tokens": float(sum(lengths))},

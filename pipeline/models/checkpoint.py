@@ -24,11 +24,16 @@ WEIGHTS = "model.safetensors"
 @functools.cache
 def provenance() -> dict[str, Any]:
     """Return the versions and the git revision that `run.json` records."""
-    revision = subprocess.run(["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False)
+    try:
+        answer = subprocess.run(
+            ["git", "rev-parse", "HEAD"], capture_output=True, text=True, check=False
+        ).stdout.strip()
+    except OSError:  # no git here
+        answer = ""
     packages = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
     return {
         "versions": {name: version(name) for name in packages},
-        "git_revision": revision.stdout.strip() or None,
+        "git_revision": answer or None,
     }
 
 

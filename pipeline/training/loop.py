@@ -51,16 +51,19 @@ def _note(state: TrainState, options: LoopOptions, phase: str, rate: float) -> N
     spent = state.ledger.total
     train_loss = state.loss_sum / state.loss_count if state.loss_count else None
     state.loss_sum, state.loss_count = 0.0, 0
+    valid_loss = options.validate(state.model)
+    if not math.isfinite(valid_loss):
+        raise Diverged(f"validation loss {valid_loss} at step {state.step} of {phase}")
     state.curve.append(
         {
             "phase": phase,
             "step": state.step,
             "train_seconds": spent.seconds,
             "train_flops": spent.flops,
-            "train_tokens": spent.tokens,
+            "train_tokens": state.ledger.of("train").tokens + state.ledger.of("finetune").tokens,
             "learning_rate": rate * options.peak_rate,
             "train_loss": train_loss,
-            "valid_loss": options.validate(state.model),
+            "valid_loss": valid_loss,
         }
     )
     state.model.train()
@@ -107,6 +110,8 @@ def train(
             state.loss_sum += value
             state.loss_count += 1
             bar.update(1)
+            if state.step == until and not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+                raise Diverged(f"a weight is not finite after step {state.step} of {phase}")
             if state.step in validate_at:
                 _note(state, options, phase, rate)
                 bar.set_postfix(valid=f"{state.curve[-1]['valid_loss']:.3f}")

@@ -158,6 +158,19 @@ def _collect(key: str, *, out: Path, work: Path, branches: list[Branch], statuse
     return f"{key}: validation loss {shown}"
 
 
+def branch_of(parent: Path, name: str) -> Path | None:
+    """Return a pretrained branch's model directory, None when metrics.json says that it diverged.
+
+    StudyError when the run is not there, or lacks a branch that it says it has.
+    """
+    status = read_json(parent / "metrics.json").get(name, {}).get("status")
+    if status == "diverged":
+        return None
+    if status != "ok" or not (parent / name).is_dir():
+        raise StudyError(f"{parent / name}: no such branch; run pretrain again for {parent.name}")
+    return parent / name
+
+
 def spent(record: dict[str, Any]) -> Cost:
     """Return what a run.json's ledger says was spent in all."""
     return sum((Cost(**cost) for cost in record["ledger"].values()), Cost())

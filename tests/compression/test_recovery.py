@@ -14,8 +14,9 @@ from pipeline.compression.posttraining import quantize_run
 from pipeline.compression.pruning import compressible
 from pipeline.compression.recovery import prune_run
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.errors import StudyError
 from pipeline.evaluation.losses import validation_loss
-from pipeline.files import read_json
+from pipeline.files import read_json, write_json
 from pipeline.models.checkpoint import load_dense, read_run
 from pipeline.training.objectives import CrossEntropy
 from tests.runs import COMMON, KEY, TRAINING, pretrained
@@ -118,6 +119,15 @@ def test_quantization_of_the_run_writes_every_width_and_costs_nothing(
 
 
 def test_a_parent_that_diverged_leaves_rows_marked_so(corpus: PreparedCorpus, tmp_path: Path) -> None:
-    out = _prune(corpus, tmp_path / "nothing", tmp_path)
+    write_json(tmp_path / "parent" / "metrics.json", {"seconds-early": {"status": "diverged"}})
+    out = _prune(corpus, tmp_path / "parent", tmp_path)
     assert {record["status"] for record in read_json(out / "metrics.json").values()} == {"diverged"}
     assert not list(out.glob("seconds-*"))
+
+
+def test_a_parent_that_is_not_there_is_an_error_and_not_a_divergence(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match=r"metrics\.json: no such file"):
+        _prune(corpus, tmp_path / "nothing", tmp_path)
+    write_json(tmp_path / "parent" / "metrics.json", {"seconds-early": {"status": "ok"}})
+    with pytest.raises(StudyError, match="no such branch; run pretrain again"):
+        _prune(corpus, tmp_path / "parent", tmp_path)
