@@ -27,19 +27,27 @@ def _verdict(study: str) -> dict[str, Any]:
 
 def test_every_configuration_and_seed_of_the_expansion_has_a_row_with_a_status(study: str) -> None:
     entry = read_params()["report"][study]
-    expected = {f"{key}-{match}-{recipe}" for key in entry["runs"] for match in entry["matches"] for recipe in entry["recipes"]}
+    expected = {
+        f"{key}-{match}-{recipe}" for key in entry["runs"] for match in entry["matches"] for recipe in entry["recipes"]
+    }
     expected |= {f"{key}-seconds-fp32" for key in entry["students"]}
     rows = pd.read_csv(Path("results", study, "runs.csv")).set_index("run_id")
     assert set(rows.index) == expected
     assert rows.index.is_unique
     assert set(rows.status) <= {"ok", "diverged", "failed"}
     assert (rows.status == "ok").mean() > 0.9
-    pd.testing.assert_index_equal(pd.read_parquet(Path("results", study, "runs.parquet")).set_index("run_id").index, rows.index)
+    pd.testing.assert_index_equal(
+        pd.read_parquet(Path("results", study, "runs.parquet")).set_index("run_id").index, rows.index
+    )
 
 
 def test_what_was_not_measured_is_null_and_never_zero(study: str) -> None:
     rows = pd.read_csv(Path("results", study, "runs.csv"))
-    assert (rows[rows.status == "ok"][["valid_loss", "test_loss", "size_bytes", "total_flops", "total_seconds"]] > 0).all().all()
+    assert (
+        (rows[rows.status == "ok"][["valid_loss", "test_loss", "size_bytes", "total_flops", "total_seconds"]] > 0)
+        .all()
+        .all()
+    )
     translated = rows[rows.quality.notna()]
     assert len(translated) > 0
     assert translated.signature.str.contains("version:").all()
