@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+import torch
+
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.training.objectives import CrossEntropy
 from pipeline.training.pretraining import pretrain
 
 KEY = "tiny-w16x1-s0"
@@ -31,6 +36,25 @@ PRETRAIN: dict[str, Any] = {
     "decay_fraction": 0.2,
     "validate_points": 2,
 }
+
+
+def at_steps(monkeypatch: pytest.MonkeyPatch, numbers: tuple[int, ...], happens: Callable[[], None]) -> list[int]:
+    """Let something happen at these calls of the training objective, counted from 1; return the steps of all calls so far."""
+    plain, calls = CrossEntropy.__call__, []
+
+    def observed(self: CrossEntropy, model: Any, batch: Any, *, step: int) -> torch.Tensor:
+        calls.append(step)
+        if len(calls) in numbers:
+            happens()
+        return plain(self, model, batch, step=step)
+
+    monkeypatch.setattr(CrossEntropy, "__call__", observed)
+    return calls
+
+
+def die() -> None:
+    """Stand in for a process that is gone without a chance to save."""
+    raise MemoryError("as if the process were gone")
 
 
 def pretrained(corpus: PreparedCorpus, folder: Path, *, key: str = KEY, **changes: Any) -> Path:

@@ -20,7 +20,7 @@ from tests.analysis.synthetic import loss_of, report_entry, row_of
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
 
 
-def table(entry: dict) -> pd.DataFrame:  # type: ignore[type-arg]
+def table(entry: dict) -> pd.DataFrame:
     rows = []
     for run_id in expected_run_ids(entry):
         identity = parse_run_id(run_id)

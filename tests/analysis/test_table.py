@@ -103,7 +103,7 @@ def test_types_survive_parquet(tmp_path: Path) -> None:
 
 def test_row_needs_names() -> None:
     with pytest.raises(TypeError):
-        Row("toy")  # type: ignore[call-arg,misc]
+        Row("toy")
 
 
 def test_shapes_are_read_from_size_keys() -> None:

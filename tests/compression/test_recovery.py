@@ -6,7 +6,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from pipeline.budget import Ledger
 from pipeline.compression.formats import load_model, size_bytes
@@ -18,8 +17,7 @@ from pipeline.errors import StudyError
 from pipeline.evaluation.losses import validation_loss
 from pipeline.files import read_json, write_json
 from pipeline.models.checkpoint import load_dense, read_run
-from pipeline.training.objectives import CrossEntropy
-from tests.runs import COMMON, KEY, TRAINING, pretrained
+from tests.runs import COMMON, KEY, TRAINING, at_steps, die, pretrained
 
 ENTRY: dict[str, Any] = {
     **COMMON,
@@ -88,15 +86,7 @@ def test_more_pruning_and_fewer_bits_write_smaller_files(parent: Path, pruned: P
 def test_killed_and_resumed_it_writes_the_same_models(
     corpus: PreparedCorpus, parent: Path, pruned: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain, calls = CrossEntropy.__call__, []
-
-    def dies(self: CrossEntropy, model: Any, batch: Any, *, step: int) -> torch.Tensor:
-        calls.append(step)
-        if len(calls) in (3, 8, 20):
-            raise MemoryError("as if the process were gone")
-        return plain(self, model, batch, step=step)
-
-    monkeypatch.setattr(CrossEntropy, "__call__", dies)
+    at_steps(monkeypatch, (3, 8, 20), die)
     for _ in range(3):
         with pytest.raises(MemoryError):
             _prune(corpus, parent, tmp_path)

@@ -37,7 +37,7 @@ def _batch() -> Batch:
 
 def _objective(teacher: torch.nn.Module, **changes: float) -> WordDistillation:
     settings = {"label_smoothing": 0.1, "alpha": 0.5, "temperature": 1.0, "direction": "forward", "teacher_until": 10}
-    return WordDistillation(teacher=teacher, **(settings | changes))  # type: ignore[arg-type]
+    return WordDistillation(teacher=teacher, **(settings | changes))
 
 
 def test_without_weight_or_after_its_time_the_teacher_changes_nothing() -> None:

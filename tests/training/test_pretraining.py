@@ -20,6 +20,7 @@ from pipeline.models.checkpoint import read_run
 from pipeline.training.interrupts import Interrupted
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.pretraining import pretrain, spent
+from tests.runs import at_steps, die
 
 
 @pytest.fixture
@@ -112,15 +113,7 @@ def test_stopped_by_a_signal_and_resumed_it_ends_with_the_same_bytes(
     entry: dict[str, Any], corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
 ) -> None:
     whole = _hashes(_pretrain(entry, corpus, tmp_path / "whole"))
-    plain, seen = CrossEntropy.__call__, []
-
-    def interrupted(self: CrossEntropy, model: Any, batch: Any, *, step: int) -> torch.Tensor:
-        seen.append(step)
-        if len(seen) in (7, 20, 45):
-            os.kill(os.getpid(), number)
-        return plain(self, model, batch, step=step)
-
-    monkeypatch.setattr(CrossEntropy, "__call__", interrupted)
+    at_steps(monkeypatch, (7, 20, 45), lambda: os.kill(os.getpid(), number))
     codes = []
     while True:
         try:
@@ -137,15 +130,7 @@ def test_killed_without_warning_it_resumes_from_its_last_checkpoint(
     entry: dict[str, Any], corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     whole = _hashes(_pretrain(entry, corpus, tmp_path / "whole"))
-    plain, calls = CrossEntropy.__call__, []
-
-    def dies(self: CrossEntropy, model: Any, batch: Any, *, step: int) -> torch.Tensor:
-        calls.append(step)
-        if len(calls) in (9, 25, 40):
-            raise MemoryError("as if the process were gone")
-        return plain(self, model, batch, step=step)
-
-    monkeypatch.setattr(CrossEntropy, "__call__", dies)
+    calls = at_steps(monkeypatch, (9, 25, 40), die)
     settings = entry | {"checkpoint_seconds": 1e-9}
     for _ in range(3):
         with pytest.raises(MemoryError):
