@@ -31,7 +31,7 @@ from pipeline.training.precision import resolve
 from pipeline.training.pretraining import Validate, branch_of, calibrated, run_record, size_of
 from pipeline.training.pricing import step_price, total_costs
 from pipeline.training.schedules import linear_to_zero
-from pipeline.training.state import TrainState, adamw, load_checkpoint
+from pipeline.training.state import TrainState, load_checkpoint
 
 _SEED_OFFSET = 1000  # recovery reads the corpus in another order than pretraining did
 
@@ -96,20 +96,22 @@ def _recover(
     model = load_dense(source)
     set_dropout(model, entry["dropout"])
     peak = entry["learning_rate"] * entry["learning_rate_fraction"]
-    state = TrainState(
-        model=model,
-        optimizer=adamw(model, learning_rate=peak, weight_decay=entry["weight_decay"]),
-        stream=stream(),
-        ledger=paid,
-    )
     device = torch.device("cpu")
+    precision = resolve(entry["precision"], device)
+    state = TrainState.start(
+        model,
+        stream=stream(),
+        precision=precision,
+        learning_rate=peak,
+        weight_decay=entry["weight_decay"],
+        paid=paid,
+    )
     name = f"{match}-{prune_recipe(sparsity)}"
     options = LoopOptions(
         objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
         price=price,
         peak_rate=peak,
         clip_norm=entry["clip_norm"],
-        precision=resolve(entry["precision"], device),
         validate=validate,
         checkpoint_path=work / f"{name}.pt",
         checkpoint_seconds=entry["checkpoint_seconds"],
@@ -157,7 +159,7 @@ def _recover(
             sparsity=sparsity,
             ledger=state.ledger.as_dict(),
             steps=steps,
-            precision=options.precision,
+            precision=precision,
         )
         path = work / f"{match}-{recipe}"
         with model_directory(path, tokenizer=tokenizer, run=record, corpus=corpus.card) as temporary:

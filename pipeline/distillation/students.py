@@ -20,13 +20,14 @@ from pipeline.models.checkpoint import load_dense, read_run, save_dense
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
 from pipeline.training.branches import clear
+from pipeline.training.forward import forward_of
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.precision import resolve
 from pipeline.training.pretraining import Validate, calibrated, run_record, size_of
 from pipeline.training.pricing import step_price, taught_price, total_costs
 from pipeline.training.schedules import cooldown
-from pipeline.training.state import TrainState, adamw, load_checkpoint
+from pipeline.training.state import TrainState, load_checkpoint
 
 PHASE = "student"
 
@@ -39,6 +40,8 @@ def distill(
 
     Teacher passes (word level) and decoding (sequence level) are paid from the same budget as the student's updates.
     """
+    device = torch.device("cpu")
+    precision = resolve(entry["precision"], device)
     taught = read_teacher(translations)
     teacher_path = pretrained / taught["teacher"] / "seconds"
     budget = Budget.parse(entry["budget"])
@@ -64,7 +67,7 @@ def distill(
             until=until,
         )
         objective = WordDistillation(
-            teacher=load_dense(teacher_path),
+            teacher=forward_of(load_dense(teacher_path).eval(), precision=precision),
             label_smoothing=entry["label_smoothing"],
             alpha=entry["alpha"],
             temperature=entry["temperature"],
@@ -75,20 +78,20 @@ def distill(
     if steps < 2:
         raise StudyError(f"{key}: the budget {budget} pays for {steps} steps beside the teacher; raise it")
 
-    device = torch.device("cpu")
     model = build(size_of(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
-    state = TrainState(
-        model=model,
-        optimizer=adamw(model, learning_rate=entry["learning_rate"], weight_decay=entry["weight_decay"]),
+    state = TrainState.start(
+        model,
         stream=stream(),
-        ledger=paid,
+        precision=precision,
+        learning_rate=entry["learning_rate"],
+        weight_decay=entry["weight_decay"],
+        paid=paid,
     )
     options = LoopOptions(
         objective=objective,
         price=price,
         peak_rate=entry["learning_rate"],
         clip_norm=entry["clip_norm"],
-        precision=resolve(entry["precision"], device),
         validate=validate,
         checkpoint_path=work / "progress.pt",
         checkpoint_seconds=entry["checkpoint_seconds"],
@@ -119,7 +122,7 @@ def distill(
                 ledger=state.ledger.as_dict(),
                 teacher_training=taught["training"],
                 steps=steps,
-                precision=options.precision,
+                precision=precision,
             )
             save_dense(model, temporary / "seconds", tokenizer=corpus.tokenizer(), run=record, corpus=corpus.card)
             pd.DataFrame(state.curve).to_csv(temporary / "curve.csv", index=False, lineterminator="\n")

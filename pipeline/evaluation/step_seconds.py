@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from pipeline.budget import Ledger
 from pipeline.calibration import Calibration, word_key
 from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks
 from pipeline.corpora.batches import BatchStream
@@ -28,11 +29,12 @@ from pipeline.files import write_json
 from pipeline.models.seq2seq import build
 from pipeline.progress import progress
 from pipeline.study import SizeSpec, Study
+from pipeline.training.forward import forward_of
 from pipeline.training.loop import LoopOptions, train
 from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.precision import resolve
 from pipeline.training.pricing import step_price
-from pipeline.training.state import TrainState, adamw
+from pipeline.training.state import TrainState
 
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
@@ -55,20 +57,24 @@ def step_seconds(
     corpus, training = PreparedCorpus.open(corpus_path), study.training
     dropout = training.dropout if size.dropout is None else size.dropout
     model = build(size, vocab_size=corpus.vocab_size, dropout=dropout, seed=0)
+    precision = resolve(training.precision, torch.device("cpu"))
     objective: Objective = CrossEntropy(label_smoothing=training.label_smoothing)
     if teacher is not None:
         objective = WordDistillation(
-            teacher=build(teacher, vocab_size=corpus.vocab_size, seed=0).eval(),
+            teacher=forward_of(build(teacher, vocab_size=corpus.vocab_size, seed=0).eval(), precision=precision),
             label_smoothing=training.label_smoothing,
             alpha=study.distill.alpha,
             temperature=study.distill.temperature,
             direction=study.distill.direction,
             teacher_until=1 << 60,
         )
-    state = TrainState(
-        model=model,
-        optimizer=adamw(model, learning_rate=1e-4, weight_decay=training.weight_decay),
+    state = TrainState.start(
+        model,
         stream=BatchStream(corpus.split("train"), batch_tokens=training.batch_tokens, seed=0),
+        precision=precision,
+        learning_rate=1e-4,
+        weight_decay=training.weight_decay,
+        paid=Ledger(),
     )
     if kind == "finetune":
         weights = {name: parameter.detach() for name, parameter in compressible(model).items()}
@@ -79,7 +85,6 @@ def step_seconds(
         price=step_price(size, vocab_size=corpus.vocab_size, seconds_per_step=0.0),
         peak_rate=1e-4,
         clip_norm=training.clip_norm,
-        precision=resolve(training.precision, torch.device("cpu")),
         validate=lambda model: 0.0,
         checkpoint_path=Path(os.devnull),
         checkpoint_seconds=float("inf"),

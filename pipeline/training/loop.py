@@ -10,12 +10,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.progress import progress
 from pipeline.training.interrupts import Interrupted, StopRequest
 from pipeline.training.objectives import Objective
-from pipeline.training.precision import autocast
 from pipeline.training.pricing import Price
 from pipeline.training.state import TrainState, save_checkpoint
 
@@ -32,18 +30,10 @@ class LoopOptions:
     price: Price
     peak_rate: float
     clip_norm: float
-    precision: str
     validate: Callable[[Any], float]  # mean validation loss a target token; off the clock
     checkpoint_path: Path
     checkpoint_seconds: float
     device: torch.device
-
-
-def _apply_masks(model: nn.Module, masks: dict[str, torch.Tensor]) -> None:
-    parameters = dict(model.named_parameters())
-    with torch.no_grad():
-        for name, mask in masks.items():
-            parameters[name].mul_(mask)
 
 
 def _note(state: TrainState, options: LoopOptions, phase: str, rate: float) -> None:
@@ -83,8 +73,10 @@ def train(
     `schedule` maps a step to a factor of the peak rate. Validation happens after the steps in `validate_at`. Raises
     Diverged on a loss that is not finite, and Interrupted after saving when SIGTERM or SIGINT came.
     """
-    model, optimizer = state.model, state.optimizer
+    model, optimizer, weights = state.model, state.optimizer, state.forward.weights
     model.train()
+    weights.refresh()
+    mask = weights.flat_mask(state.masks) if state.masks else None
     last_save = time.monotonic()
     with StopRequest() as stop, progress(total=until, desc=phase, unit="step") as bar:
         bar.update(state.step)
@@ -93,24 +85,24 @@ def train(
             rate = schedule(state.step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * options.peak_rate
-            with autocast(options.precision, options.device):
-                loss = options.objective(model, batch, step=state.step)
+            loss = options.objective(state.forward, batch, step=state.step)
             value = loss.item()
             if not math.isfinite(value):
                 raise Diverged(f"loss {value} at step {state.step} of {phase}")
             loss.backward()
-            nn.utils.clip_grad_norm_(model.parameters(), options.clip_norm, foreach=True)
+            weights.gather_gradient()
+            weights.clip(options.clip_norm)
             optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
-            if state.masks:
-                _apply_masks(model, state.masks)
+            if mask is not None:
+                weights.master.mul_(mask)
+            weights.refresh()
             for purpose, cost in options.price(batch, state.step).items():
                 state.ledger.charge(purpose, cost)
             state.step += 1
             state.loss_sum += value
             state.loss_count += 1
             bar.update(1)
-            if state.step == until and not all(bool(torch.isfinite(p).all()) for p in model.parameters()):
+            if state.step == until and not bool(torch.isfinite(weights.master).all()):
                 raise Diverged(f"a weight is not finite after step {state.step} of {phase}")
             if state.step in validate_at:
                 _note(state, options, phase, rate)

@@ -7,91 +7,151 @@ the same pass. Padding positions are left out before the projection.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import torch
+from torch import Tensor
 
-from pipeline.corpora.batches import Batch
+from pipeline.corpora.batches import IGNORED, Batch
+from pipeline.training.forward import Forward
 
-CHUNK_POSITIONS = 512
+_CHUNK_LOGITS = 1 << 22  # of them are in memory at once
+_SMALLEST = 1e-38  # of probabilities, in whose logarithm the loss is read
+_ROW_MULTIPLE = 128
 
-ChunkLoss = Callable[[torch.Tensor, slice], tuple[torch.Tensor, torch.Tensor]]
-"""(fp32 logits (n, V), rows) -> (summed loss (), its gradient by the logits (n, V)); may overwrite the logits."""
+
+class ChunkLoss(Protocol):
+    """A loss of some rows of logits, with its gradient."""
+
+    def __call__(self, logits: Tensor, mean_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor, float]:
+        """Return the summed loss (), and its gradient by the logits as a matrix (n, V) less a constant.
+
+        Logits (n, V) come in the matmuls' format and may be overwritten; their means (n,) over the vocabulary in fp32.
+        """
+        ...
+
+
+def _multiple(dtype: torch.dtype) -> int:
+    """Return what numbers of rows are rounded up to: oneDNN, which multiplies bf16, compiles a kernel for every new shape."""
+    return _ROW_MULTIPLE if dtype == torch.bfloat16 else 1
+
+
+def filled_rows(hidden: Tensor, index: Tensor) -> Tensor:
+    """Return the rows `index` (n,) of hidden (R, d), and rows of 0 up to one of a few numbers of rows."""
+    multiple = _multiple(hidden.dtype)
+    rows = hidden.new_zeros((-(-len(index) // multiple) * multiple, hidden.shape[1]))
+    torch.index_select(hidden, 0, index, out=rows[: len(index)])
+    return rows
+
+
+def logits_of(filled: Tensor, weight: Tensor, rows: slice) -> Tensor:
+    """Return the logits of some of `filled_rows`, multiplied together with the filling behind them."""
+    multiple = _multiple(filled.dtype)
+    return (filled[rows.start : -(-rows.stop // multiple) * multiple] @ weight.t())[: rows.stop - rows.start]
 
 
 class HeadLoss(torch.autograd.Function):
-    """Sum over positions of a loss on ``hidden @ weight.T``, without keeping the logits."""
+    """Sum over positions of a loss on ``hidden @ weight.T``, without keeping the logits.
+
+    Label smoothing subtracts the same constant from every entry of the logits' gradient. It is left out of the large
+    matrix and put into the two products instead, where it is a sum of rows.
+    """
 
     @staticmethod
-    def forward(ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, chunk_loss: ChunkLoss) -> torch.Tensor:
-        """Return the summed loss of hidden (N, d) against output weights (V, d)."""
+    def forward(ctx: Any, hidden: Tensor, weight: Tensor, index: Tensor, chunk_loss: ChunkLoss) -> Tensor:
+        """Return the summed loss of the rows `index` (n,) of hidden (R, d) against output weights (V, d)."""
+        count, scored = len(index), filled_rows(hidden, index)
+        filled, multiple = len(scored), _multiple(hidden.dtype)
+        rows_at_once = max(1, _CHUNK_LOGITS // weight.shape[0] // multiple) * multiple
+        means = (scored @ weight.mean(0)).float()
         total = torch.zeros((), dtype=torch.float32, device=hidden.device)
-        hidden_gradient = torch.empty_like(hidden)
-        weight_gradient = torch.zeros(weight.shape, dtype=torch.float32, device=weight.device)
-        for start in range(0, hidden.shape[0], CHUNK_POSITIONS):
-            rows = slice(start, start + CHUNK_POSITIONS)
-            loss, gradient = chunk_loss((hidden[rows] @ weight.t()).float(), rows)
+        by_scored = torch.empty_like(scored)
+        by_weight: Tensor | None = None
+        constant = 0.0
+        for start in range(0, filled, rows_at_once):
+            rows = slice(start, min(start + rows_at_once, count))
+            chunk = scored[start : start + rows_at_once]
+            logits = chunk @ weight.t()
+            real = rows.stop - rows.start
+            loss, gradient, constant = chunk_loss(logits[:real], means[rows], rows)
+            if real < len(chunk):
+                logits[:real].copy_(gradient)
+                gradient = logits
+                gradient[real:].zero_()
             total += loss
-            gradient = gradient.to(hidden.dtype)
-            hidden_gradient[rows] = gradient @ weight
-            weight_gradient += gradient.t() @ hidden[rows]
-        ctx.save_for_backward(hidden_gradient, weight_gradient)
+            torch.mm(gradient, weight, out=by_scored[start : start + rows_at_once])
+            product = gradient.t() @ chunk
+            by_weight = product if by_weight is None else by_weight.add_(product)
+        if by_weight is None:
+            by_weight = torch.zeros_like(weight)
+        if constant:
+            by_scored.sub_(weight.sum(0), alpha=constant)
+            by_weight.sub_(scored.sum(0), alpha=constant)
+        by_hidden = torch.zeros_like(hidden).index_copy_(0, index, by_scored[:count])
+        ctx.save_for_backward(by_hidden, by_weight)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *outputs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, None]:
+    def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that forward has summed."""
-        hidden_gradient, weight_gradient = ctx.saved_tensors
-        return hidden_gradient * outputs[0], (weight_gradient * outputs[0]).to(hidden_gradient.dtype), None
+        by_hidden, by_weight = ctx.saved_tensors
+        scale = outputs[0].to(by_hidden.dtype)
+        return by_hidden * scale, by_weight * scale, None, None
 
 
-def smoothed_cross_entropy(labels: torch.Tensor, smoothing: float) -> ChunkLoss:
+def softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the probabilities (n, V) in the logits' format, and each row's log-sum-exp (n,) in fp32.
+
+    The latter is read off the target's logit and probability, which spares a pass over the vocabulary.
+    """
+    probabilities = torch.softmax(logits, 1)
+    column = target.unsqueeze(1)
+    of_target = probabilities.gather(1, column).squeeze(1).float().clamp_min_(_SMALLEST)
+    return probabilities, logits.gather(1, column).squeeze(1).float() - of_target.log_()
+
+
+def smoothed_loss(logits: Tensor, target: Tensor, mean_logits: Tensor, normalisers: Tensor, smoothing: float) -> Tensor:
+    """Return cross-entropy summed over rows, from logits (n, V), their means (n,) and log-sum-exps (n,)."""
+    of_target = logits.gather(1, target.unsqueeze(1)).squeeze(1).float()
+    return (normalisers - (1 - smoothing) * of_target - smoothing * mean_logits).sum()
+
+
+def add_at(matrix: Tensor, columns: Tensor, value: float) -> None:
+    """Add a value to one column (n,) of each row of a matrix (n, V) in place."""
+    column = columns.unsqueeze(1)
+    matrix.scatter_add_(1, column, torch.full_like(column, value, dtype=matrix.dtype))
+
+
+def smoothed_cross_entropy(labels: Tensor, smoothing: float) -> ChunkLoss:
     """Return the chunk loss of cross-entropy against labels (N,) with label smoothing over the whole vocabulary."""
 
-    def chunk_loss(logits: torch.Tensor, rows: slice) -> tuple[torch.Tensor, torch.Tensor]:
-        target = labels[rows].unsqueeze(1)
-        vocabulary = logits.shape[1]
-        normaliser = torch.logsumexp(logits, dim=1, keepdim=True)
-        loss = (normaliser - (1 - smoothing) * logits.gather(1, target)).sum() - smoothing * logits.mean(1).sum()
-        gradient = logits.sub_(normaliser).exp_()
-        if smoothing:
-            gradient.sub_(smoothing / vocabulary)
-        gradient.scatter_add_(1, target, torch.full_like(target, -(1 - smoothing), dtype=gradient.dtype))
-        return loss, gradient
+    def chunk_loss(logits: Tensor, mean_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor, float]:
+        target = labels[rows]
+        gradient, normalisers = softmax(logits, target)
+        loss = smoothed_loss(logits, target, mean_logits, normalisers, smoothing)
+        add_at(gradient, target, -(1 - smoothing))
+        return loss, gradient, smoothing / logits.shape[1]
 
     return chunk_loss
 
 
-def decoder_states(model: Any, batch: Batch) -> torch.Tensor:
-    """Return the decoder's final hidden states (B, T, d) of a batch."""
-    return model.model(
-        input_ids=batch.source,
-        attention_mask=batch.source_mask,
-        decoder_input_ids=batch.decoder_input,
-        use_cache=False,
-    )[0]
+def head_loss(forward: Forward, batch: Batch, chunk_loss: ChunkLoss) -> Tensor:
+    """Return the mean of `chunk_loss` over a batch's scored positions, in their order."""
+    index = scored_positions(batch)
+    total: Tensor = HeadLoss.apply(forward.states(batch), forward.output_weight, index, chunk_loss)
+    return total / len(index)
 
 
-def matmul_dtype(tensor: torch.Tensor) -> torch.dtype:
-    """Return the format in which autocast would multiply `tensor` here."""
-    device = tensor.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else tensor.dtype
-
-
-def head_loss(model: Any, hidden: torch.Tensor, chunk_loss: ChunkLoss) -> torch.Tensor:
-    """Return the mean of `chunk_loss` over hidden states (N, d), projected in the precision of the matmuls."""
-    dtype = matmul_dtype(hidden)
-    with torch.autocast(hidden.device.type, enabled=False):
-        total: torch.Tensor = HeadLoss.apply(hidden.to(dtype), model.lm_head.weight.to(dtype), chunk_loss)
-    return total / hidden.shape[0]
+def scored_positions(batch: Batch) -> Tensor:
+    """Return which rows b x T + t of a batch's states have a label (n,)."""
+    return (batch.labels.flatten() != IGNORED).nonzero().squeeze(1)
 
 
 class Objective(Protocol):
     """A loss to minimise: mean over the batch's target tokens; what else it needs (a teacher, say) it holds."""
 
-    def __call__(self, model: Any, batch: Batch, *, step: int) -> torch.Tensor:
+    def __call__(self, forward: Forward, batch: Batch, *, step: int) -> Tensor:
         """Return the mean loss a target token, a scalar with a gradient."""
         ...
 
@@ -102,8 +162,7 @@ class CrossEntropy:
 
     label_smoothing: float
 
-    def __call__(self, model: Any, batch: Batch, *, step: int) -> torch.Tensor:
+    def __call__(self, forward: Forward, batch: Batch, *, step: int) -> Tensor:
         """Return the mean loss a target token of one batch."""
-        kept = batch.labels != -100
-        chunk = smoothed_cross_entropy(batch.labels[kept], self.label_smoothing)
-        return head_loss(model, decoder_states(model, batch)[kept], chunk)
+        labels = batch.labels.flatten()[scored_positions(batch)]
+        return head_loss(forward, batch, smoothed_cross_entropy(labels, self.label_smoothing))

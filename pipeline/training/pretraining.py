@@ -10,7 +10,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from pipeline.budget import Budget, Cost
+from pipeline.budget import Budget, Cost, Ledger
 from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
@@ -23,7 +23,7 @@ from pipeline.training.loop import LoopOptions
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.precision import resolve
 from pipeline.training.pricing import step_price, total_costs
-from pipeline.training.state import TrainState, adamw
+from pipeline.training.state import TrainState
 
 Validate = Callable[[Any], float]
 """A model's mean validation loss a target token, without label smoothing."""
@@ -93,14 +93,20 @@ def pretrain(
         branches.append(Branch(name=name, total_steps=steps))
 
     model = build(size, vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
-    optimizer = adamw(model, learning_rate=entry["learning_rate"], weight_decay=entry["weight_decay"])
-    state = TrainState(model=model, optimizer=optimizer, stream=stream())
+    precision = resolve(entry["precision"], device)
+    state = TrainState.start(
+        model,
+        stream=stream(),
+        precision=precision,
+        learning_rate=entry["learning_rate"],
+        weight_decay=entry["weight_decay"],
+        paid=Ledger(),
+    )
     options = LoopOptions(
         objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
         price=price,
         peak_rate=entry["learning_rate"],
         clip_norm=entry["clip_norm"],
-        precision=resolve(entry["precision"], device),
         validate=validate,
         checkpoint_path=work / "progress.pt",
         checkpoint_seconds=entry["checkpoint_seconds"],
@@ -121,7 +127,7 @@ def pretrain(
             recipe="fp32",
             ledger=at_end.ledger.as_dict(),
             steps=at_end.step,
-            precision=options.precision,
+            precision=precision,
         )
         save_dense(at_end.model, work / branch.name, tokenizer=tokenizer, run=record, corpus=corpus.card)
         points = curve_points(at_end, TRUNK) + curve_points(at_end, branch.name)

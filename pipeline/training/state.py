@@ -9,19 +9,23 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import nn
 
 from pipeline.budget import Ledger
 from pipeline.corpora.batches import BatchStream
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path
+from pipeline.training.forward import Forward, forward_of
 
 
 @dataclass(kw_only=True)
 class TrainState:
-    """Model, optimizer, batch stream, masks, step, ledger and loss curve; what a resumed run needs, and nothing else."""
+    """Model, optimizer, batch stream, masks, step, ledger and loss curve; what a resumed run needs, and nothing else.
+
+    `forward` computes with `model`'s weights, which it has laid out for that.
+    """
 
     model: Any
+    forward: Forward
     optimizer: torch.optim.Optimizer
     stream: BatchStream
     masks: dict[str, torch.Tensor] = field(default_factory=dict)
@@ -30,6 +34,15 @@ class TrainState:
     curve: list[dict[str, Any]] = field(default_factory=list)
     loss_sum: float = 0.0  # of the training losses since the last point of the curve
     loss_count: int = 0
+
+    @classmethod
+    def start(
+        cls, model: Any, *, stream: BatchStream, precision: str, learning_rate: float, weight_decay: float, paid: Ledger
+    ) -> TrainState:
+        """Return the state before a model's first step; `paid` is what was spent on it before."""
+        forward = forward_of(model, precision=precision)
+        optimizer = forward.weights.adamw(learning_rate=learning_rate, weight_decay=weight_decay)
+        return cls(model=model, forward=forward, optimizer=optimizer, stream=stream, ledger=paid)
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state as tensors, numbers, strings, lists and dicts: what `weights_only` loading admits."""
@@ -74,12 +87,3 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
         raise StudyError(
             f"{path}: the checkpoint is damaged ({type(error).__name__}); delete it and run the same command again"
         ) from error
-
-
-def adamw(model: nn.Module, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-    """Return fused AdamW (betas 0.9, 0.98); vectors (biases, norms) are not decayed."""
-    named = dict(model.named_parameters())
-    matrices = [p for p in named.values() if p.ndim >= 2]
-    vectors = [p for p in named.values() if p.ndim < 2]
-    groups = [{"params": matrices, "weight_decay": weight_decay}, {"params": vectors, "weight_decay": 0.0}]
-    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
