@@ -62,22 +62,22 @@ def mixed_loss(
     divergence = DIVERGENCES[direction]
     label_share = -(1 - alpha) * (1 - label_smoothing)  # of the gradient at the label's logit
 
-    def chunk_loss(logits: Tensor, mean_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor, float]:
+    def chunk_loss(logits: Tensor, mean_logits: Tensor, rows: slice, *, out: Tensor) -> tuple[Tensor, float]:
         target, teacher_logits = labels[rows], teacher_logits_of(rows)
-        gradient, normalisers = softmax(logits, target)
+        normalisers = softmax(logits, target, out=out)
         hard_loss = smoothed_loss(logits, target, mean_logits, normalisers, label_smoothing)
         if direction == "forward" and temperature == 1:
             # The student's softmax serves both terms: half the passes over the vocabulary that `forward_kl` takes.
-            teacher, teacher_normalisers = softmax(teacher_logits, target)
+            teacher = torch.empty_like(teacher_logits)
+            teacher_normalisers = softmax(teacher_logits, target, out=teacher)
             crossed = torch.linalg.vecdot(teacher, teacher_logits.sub_(logits)).float()
             soft_loss = (crossed - teacher_normalisers + normalisers).sum()
-            gradient.sub_(teacher, alpha=alpha)
+            out.sub_(teacher, alpha=alpha)
         else:
             soft_loss, soft_gradient = divergence(logits.float(), teacher_logits.float(), temperature)
-            gradient.mul_(1 - alpha).add_(soft_gradient, alpha=alpha)
-        add_at(gradient, target, label_share)
-        constant = (1 - alpha) * label_smoothing / logits.shape[1]
-        return (1 - alpha) * hard_loss + alpha * soft_loss, gradient, constant
+            out.mul_(1 - alpha).add_(soft_gradient, alpha=alpha)
+        add_at(out, target, label_share)
+        return (1 - alpha) * hard_loss + alpha * soft_loss, (1 - alpha) * label_smoothing / logits.shape[1]
 
     return chunk_loss
 

@@ -24,8 +24,8 @@ _ROW_MULTIPLE = 128
 class ChunkLoss(Protocol):
     """A loss of some rows of logits, with its gradient."""
 
-    def __call__(self, logits: Tensor, mean_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor, float]:
-        """Return the summed loss (), and its gradient by the logits as a matrix (n, V) less a constant.
+    def __call__(self, logits: Tensor, mean_logits: Tensor, rows: slice, *, out: Tensor) -> tuple[Tensor, float]:
+        """Return the summed loss () and a constant: the loss's gradient by the logits is `out` (n, V) less the constant.
 
         Logits (n, V) come in the matmuls' format and may be overwritten; their means (n,) over the vocabulary in fp32.
         """
@@ -74,11 +74,9 @@ class HeadLoss(torch.autograd.Function):
             chunk = scored[start : start + rows_at_once]
             logits = chunk @ weight.t()
             real = rows.stop - rows.start
-            loss, gradient, constant = chunk_loss(logits[:real], means[rows], rows)
-            if real < len(chunk):
-                logits[:real].copy_(gradient)
-                gradient = logits
-                gradient[real:].zero_()
+            gradient = torch.empty_like(logits)
+            loss, constant = chunk_loss(logits[:real], means[rows], rows, out=gradient[:real])
+            gradient[real:].zero_()
             total += loss
             torch.mm(gradient, weight, out=by_scored[start : start + rows_at_once])
             product = gradient.t() @ chunk
@@ -100,15 +98,15 @@ class HeadLoss(torch.autograd.Function):
         return by_hidden * scale, by_weight * scale, None, None
 
 
-def softmax(logits: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the probabilities (n, V) in the logits' format, and each row's log-sum-exp (n,) in fp32.
+def softmax(logits: Tensor, target: Tensor, *, out: Tensor) -> Tensor:
+    """Write the probabilities to `out` (n, V) and return each row's log-sum-exp (n,) in fp32.
 
     The latter is read off the target's logit and probability, which spares a pass over the vocabulary.
     """
-    probabilities = torch.softmax(logits, 1)
+    torch.softmax(logits, 1, out=out)
     column = target.unsqueeze(1)
-    of_target = probabilities.gather(1, column).squeeze(1).float().clamp_min_(_SMALLEST)
-    return probabilities, logits.gather(1, column).squeeze(1).float() - of_target.log_()
+    of_target = out.gather(1, column).squeeze(1).float().clamp_min_(_SMALLEST)
+    return logits.gather(1, column).squeeze(1).float() - of_target.log_()
 
 
 def smoothed_loss(logits: Tensor, target: Tensor, mean_logits: Tensor, normalisers: Tensor, smoothing: float) -> Tensor:
@@ -126,12 +124,12 @@ def add_at(matrix: Tensor, columns: Tensor, value: float) -> None:
 def smoothed_cross_entropy(labels: Tensor, smoothing: float) -> ChunkLoss:
     """Return the chunk loss of cross-entropy against labels (N,) with label smoothing over the whole vocabulary."""
 
-    def chunk_loss(logits: Tensor, mean_logits: Tensor, rows: slice) -> tuple[Tensor, Tensor, float]:
+    def chunk_loss(logits: Tensor, mean_logits: Tensor, rows: slice, *, out: Tensor) -> tuple[Tensor, float]:
         target = labels[rows]
-        gradient, normalisers = softmax(logits, target)
+        normalisers = softmax(logits, target, out=out)
         loss = smoothed_loss(logits, target, mean_logits, normalisers, smoothing)
-        add_at(gradient, target, -(1 - smoothing))
-        return loss, gradient, smoothing / logits.shape[1]
+        add_at(out, target, -(1 - smoothing))
+        return loss, smoothing / logits.shape[1]
 
     return chunk_loss
 
