@@ -1,7 +1,7 @@
 """Exact matmul FLOPs and parameters of an encoder-decoder Transformer, by part, forward and backward apart.
 
 A multiply-add counts as two FLOPs. Attention counts the full square (causal masks are applied, not skipped), as the
-kernels compute it. Element-wise work is not counted: PyTorch's own counter
+kernels compute it. Element-wise work is not counted here (pipeline/elementwise.py estimates it): PyTorch's own counter
 (`torch.utils.flop_counter`) leaves it out too, and the tests hold both to the same numbers.
 """
 
