@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from pipeline.budget import Cost
-from pipeline.corpora.batches import Batch, BatchStream
+from pipeline.corpora.batches import IGNORED, Batch, BatchStream
 from pipeline.flops import Positions, forward_flops, train_flops
 from pipeline.study import SizeSpec
 
@@ -50,3 +50,13 @@ def total_costs(stream: BatchStream, price: Price) -> Iterator[Cost]:
     """Yield what each step of an endless stream will cost in all, so that a budget can be counted out beforehand."""
     for step, batch in enumerate(stream):
         yield sum(price(batch, step).values(), Cost())
+
+
+def padding_share(size: SizeSpec, batches: Iterable[Batch], *, vocab_size: int) -> float:
+    """Return the share of the batches' training FLOPs that goes into padding: what their sentences alone would not need."""
+    padded = needed = 0
+    for batch in batches:
+        lengths = Positions.unpadded(batch.source_mask.sum(1).numpy(), (batch.labels != IGNORED).sum(1).numpy())
+        padded += train_flops(size, padded_positions(batch), vocab_size=vocab_size)
+        needed += train_flops(size, lengths, vocab_size=vocab_size)
+    return 1 - needed / padded

@@ -1,20 +1,22 @@
-"""Prices against what torch counts in the very step that they charge for."""
+"""Prices against what torch counts in the very step that they charge for, and the share of it that is padding."""
 
 from __future__ import annotations
 
 from itertools import islice
 
+import numpy as np
 import pytest
 from torch.utils.flop_counter import FlopCounterMode
 
 from pipeline.budget import Cost
-from pipeline.corpora.batches import Batch, BatchStream
+from pipeline.corpora.batches import Batch, BatchStream, collate
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.distillation.losses import WordDistillation
+from pipeline.flops import train_flops
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
 from pipeline.training.objectives import CrossEntropy, Objective
-from pipeline.training.pricing import step_price, taught_price
+from pipeline.training.pricing import padded_positions, padding_share, step_price, taught_price
 
 SIZE = SizeSpec(d_model=16, num_layers=2, num_heads=2, ffn_dim=40)
 TEACHER = SizeSpec(d_model=24, num_layers=1, num_heads=3)
@@ -59,3 +61,16 @@ def test_a_taught_step_costs_a_teachers_forward_pass_more(batches: list[Batch], 
         assert costs["train"].flops + costs["teacher"].flops == counted
         assert 0 < costs["teacher"].flops < counted / 2
         assert price(batch, 1) == own(batch, 1)
+
+
+def test_padding_is_what_single_sentences_would_spare(batches: list[Batch], corpus: PreparedCorpus) -> None:
+    train, vocabulary = corpus.split("train"), corpus.vocab_size
+    padded = sum(train_flops(SIZE, padded_positions(batch), vocab_size=vocabulary) for batch in batches)
+    alone = sum(
+        train_flops(SIZE, padded_positions(collate(train, np.array([index]))), vocab_size=vocabulary)
+        for batch in batches
+        for index in batch.indices.tolist()
+    )
+    assert padding_share(SIZE, batches, vocab_size=vocabulary) == 1 - alone / padded > 0
+    single = [collate(train, np.array([index])) for index in range(3)]
+    assert padding_share(SIZE, single, vocab_size=vocabulary) == 0
