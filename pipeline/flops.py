@@ -1,67 +1,93 @@
-"""Exact matmul FLOPs and parameters of an encoder-decoder Transformer, by part.
+"""Exact matmul FLOPs and parameters of an encoder-decoder Transformer, by part, forward and backward apart.
 
 A multiply-add counts as two FLOPs. Attention counts the full square (causal masks are applied, not skipped), as the
-kernels compute it. Element-wise operations, norms and embedding look-ups are not counted: PyTorch's own counter
-(`torch.utils.flop_counter`) leaves them out too, and the tests hold both to the same numbers.
+kernels compute it. Element-wise work is not counted here (pipeline/elementwise.py estimates it): PyTorch's own counter
+(`torch.utils.flop_counter`) leaves it out too, and the tests hold both to the same numbers.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
 from pipeline.study import SizeSpec
 
-PARTS = ("encoder_attention", "decoder_attention", "cross_attention", "ffn", "logits")
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
 
 
-def forward_flops_by_part(
-    size: SizeSpec, *, batch: int, source_length: int, target_length: int, scored_positions: int, vocab_size: int
-) -> dict[str, int]:
-    """Return the forward FLOPs of one batch, by part.
+@dataclass(frozen=True, kw_only=True)
+class Positions:
+    """What a batch computes, summed over its sentences: positions, and pairs of a query and a key that attend."""
 
-    `source_length` S and `target_length` T are the padded lengths of a (batch, S) source and a (batch, T) target;
-    `scored_positions` is how many target positions the vocabulary projection is computed for (padding is skipped).
-    """
-    d, f, layers = size.d_model, size.ffn_dim, size.num_layers
-    s, t = batch * source_length, batch * target_length
+    source: int
+    target: int
+    scored: int  # target positions that the vocabulary projection is computed for
+    source_pairs: int  # encoder self-attention
+    target_pairs: int  # decoder self-attention
+    cross_pairs: int
+
+    @classmethod
+    def padded(cls, *, batch: int, source_length: int, target_length: int, scored: int) -> Positions:
+        """Return what the device computes for a (batch, S) source and a (batch, T) target; `scored` excludes padding."""
+        return cls(
+            source=batch * source_length,
+            target=batch * target_length,
+            scored=scored,
+            source_pairs=batch * source_length**2,
+            target_pairs=batch * target_length**2,
+            cross_pairs=batch * target_length * source_length,
+        )
+
+    @classmethod
+    def unpadded(cls, source_lengths: NDArray[np.int64], target_lengths: NDArray[np.int64]) -> Positions:
+        """Return what sentences of these lengths (B,) need, special tokens counted: the sum of each one alone."""
+        return cls(
+            source=int(source_lengths.sum()),
+            target=int(target_lengths.sum()),
+            scored=int(target_lengths.sum()),
+            source_pairs=int(source_lengths @ source_lengths),
+            target_pairs=int(target_lengths @ target_lengths),
+            cross_pairs=int(target_lengths @ source_lengths),
+        )
+
+
+def forward_flops_by_part(size: SizeSpec, positions: Positions, *, vocab_size: int) -> dict[str, int]:
+    """Return the forward FLOPs of a batch, by part; an embedding is looked up, which takes no matmul."""
+    d, layers, s, t = size.d_model, size.num_layers, positions.source, positions.target
 
     def attention(queries: int, keys: int, pairs: int) -> int:
-        return 2 * d * d * (2 * queries + 2 * keys) + 2 * 2 * d * pairs
+        return layers * (2 * d * d * (2 * queries + 2 * keys) + 2 * 2 * d * pairs)
 
     return {
-        "encoder_attention": layers * attention(s, s, batch * source_length**2),
-        "decoder_attention": layers * attention(t, t, batch * target_length**2),
-        "cross_attention": layers * attention(t, s, batch * target_length * source_length),
-        "ffn": layers * 2 * 2 * d * f * (s + t),
-        "logits": 2 * d * vocab_size * scored_positions,
+        "encoder_attention": attention(s, s, positions.source_pairs),
+        "decoder_attention": attention(t, t, positions.target_pairs),
+        "cross_attention": attention(t, s, positions.cross_pairs),
+        "ffn": layers * 2 * 2 * d * size.ffn_dim * (s + t),
+        "embedding": 0,
+        "logits": 2 * d * vocab_size * positions.scored,
     }
 
 
-def forward_flops(
-    size: SizeSpec, *, batch: int, source_length: int, target_length: int, scored_positions: int, vocab_size: int
-) -> int:
-    """Return the forward FLOPs of one batch; shapes as in `forward_flops_by_part`."""
-    parts = forward_flops_by_part(
-        size,
-        batch=batch,
-        source_length=source_length,
-        target_length=target_length,
-        scored_positions=scored_positions,
-        vocab_size=vocab_size,
-    )
-    return sum(parts.values())
+def backward_flops_by_part(size: SizeSpec, positions: Positions, *, vocab_size: int) -> dict[str, int]:
+    """Return the backward FLOPs of a batch, by part: every matmul's two gradients are a matmul of its size each.
+
+    None can be spared: the first layers read trained embeddings, so their inputs need a gradient like any other's.
+    """
+    forward = forward_flops_by_part(size, positions, vocab_size=vocab_size)
+    return {part: 2 * flops for part, flops in forward.items()}
 
 
-def train_flops(
-    size: SizeSpec, *, batch: int, source_length: int, target_length: int, scored_positions: int, vocab_size: int
-) -> int:
-    """Return forward plus backward FLOPs of one batch: every matmul's backward is two matmuls of its size."""
-    return 3 * forward_flops(
-        size,
-        batch=batch,
-        source_length=source_length,
-        target_length=target_length,
-        scored_positions=scored_positions,
-        vocab_size=vocab_size,
-    )
+def forward_flops(size: SizeSpec, positions: Positions, *, vocab_size: int) -> int:
+    """Return the forward FLOPs of a batch; all that a teacher costs."""
+    return sum(forward_flops_by_part(size, positions, vocab_size=vocab_size).values())
+
+
+def train_flops(size: SizeSpec, positions: Positions, *, vocab_size: int) -> int:
+    """Return forward plus backward FLOPs of a batch."""
+    backward = backward_flops_by_part(size, positions, vocab_size=vocab_size)
+    return forward_flops(size, positions, vocab_size=vocab_size) + sum(backward.values())
 
 
 def decode_flops(size: SizeSpec, *, source_length: int, target_length: int, beam: int, vocab_size: int) -> int:

@@ -7,13 +7,13 @@ from dataclasses import dataclass
 from pipeline.budget import Budget
 from pipeline.calibration import Calibration
 from pipeline.expansion import planned, recipes
-from pipeline.flops import parameters_by_group, train_flops
+from pipeline.flops import Positions, parameters_by_group, train_flops
 from pipeline.learning_rates import peak_rate
-from pipeline.study import SizeSpec, Study
+from pipeline.study import Study
 
 EVALUATION_SECONDS_A_MODEL = 2.0  # losses on validation and test sets, one thread; measured, see docs/core-seconds.md
 STARTUP_SECONDS = 8.0  # of one stage: Python, torch, transformers, DVC; measured likewise
-_TYPICAL_LENGTH = 10  # tokens a sentence, where a FLOP budget is turned into seconds
+TYPICAL_LENGTH = 10  # tokens a sentence on either side, where there is no corpus to ask
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,15 +31,14 @@ class PlannedRun:
     disk_bytes: int
 
 
-def _flops_per_step(study: Study, size: SizeSpec) -> float:
-    sentences = max(1, study.training.batch_tokens // _TYPICAL_LENGTH)
-    return train_flops(
-        size,
+def typical_positions(study: Study) -> Positions:
+    """Return what a full batch of sentences of the typical length computes, without padding."""
+    sentences = max(1, study.training.batch_tokens // TYPICAL_LENGTH)
+    return Positions.padded(
         batch=sentences,
-        source_length=_TYPICAL_LENGTH,
-        target_length=_TYPICAL_LENGTH,
-        scored_positions=sentences * _TYPICAL_LENGTH,
-        vocab_size=study.corpus.vocab_size,
+        source_length=TYPICAL_LENGTH,
+        target_length=TYPICAL_LENGTH,
+        scored=sentences * TYPICAL_LENGTH,
     )
 
 
@@ -56,13 +55,14 @@ def _pretrain_seconds(study: Study, seconds_per_step: float, flops_per_step: flo
 
 def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
     """List every run of a study with its parameters, steps, FLOPs, core-seconds (training, evaluation, start-up) and disk."""
-    vocabulary = study.corpus.vocab_size
+    vocabulary, typical = study.corpus.vocab_size, typical_positions(study)
     rows = []
     runs = planned(study)
     recipe_count = len(recipes(study))
     for key, size, _ in runs.runs:
         groups = parameters_by_group(size, vocab_size=vocabulary)
-        per_step, step_flops = calibration.train_step_seconds.get(size.key), _flops_per_step(study, size)
+        per_step = calibration.train_step_seconds.get(size.key)
+        step_flops = train_flops(size, typical, vocab_size=vocabulary)
         seconds = budget_seconds = None
         if per_step is not None:
             pretraining = _pretrain_seconds(study, per_step, step_flops)

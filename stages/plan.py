@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from pipeline.breakdown import breakdown
 from pipeline.calibration import Calibration, calibration_path
 from pipeline.errors import StudyError
 from pipeline.params import PATH, combined, read_params, write_params
-from pipeline.plan import PHASES, PlannedRun, plan, targets
+from pipeline.plan import PHASES, TYPICAL_LENGTH, PlannedRun, plan, targets
 from pipeline.study import Study, load_study
-from stages.entry import run
+from stages.entry import artifacts, run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+PADDING_BATCHES = 200
+"""How many training batches padding is measured on."""
 
 
 def _config(study: str) -> Path:
@@ -43,6 +48,49 @@ def _table(rows: list[PlannedRun]) -> str:
     return "\n".join(lines)
 
 
+def _head(title: str, names: list[str]) -> str:
+    return f"{title:24}" + "".join(f" {name.replace('_attention', ' att.'):>12}" for name in names)
+
+
+def _row(label: str, cells: Mapping[str, float]) -> str:
+    return f"{label:24}" + "".join(f" {value:>12,.0f}" for value in cells.values())
+
+
+def _breakdown_table(study: Study) -> str:
+    rows = breakdown(study)
+    lines = ["", _head("parameters", [*rows[0].parameters, "total"])]
+    for row in rows:
+        lines.append(_row(row.size, row.parameters | {"total": sum(row.parameters.values())}))
+    lines += ["", f"FLOPs a target token, sentences of {TYPICAL_LENGTH} tokens, without padding"]
+    lines.append(_head("matmul", [*rows[0].forward_flops, "total"]))
+    for row in rows:
+        for name, flops in (("forward", row.forward_flops), ("backward", row.backward_flops)):
+            lines.append(_row(f"{row.size} {name}", flops | {"total": sum(flops.values())}))
+    lines.append(_head("element-wise", [*rows[0].elementwise_flops, "% of matmul"]))
+    for row in rows:
+        matmul = sum(row.forward_flops.values()) + sum(row.backward_flops.values())
+        share = 100 * sum(row.elementwise_flops.values()) / matmul
+        lines.append(f"{_row(row.size, row.elementwise_flops)} {share:>12.1f}")
+    return "\n".join(lines)
+
+
+def _padding(study: Study) -> str:
+    """Return a line: how much of each size's training FLOPs is padding, in the first batches that seed 0 sees."""
+    if not artifacts(study.name, "corpus").exists():
+        return f"padding: not known before the corpus is prepared (dvc repro prepare@{study.name})"
+    from itertools import islice
+
+    from pipeline.corpora.batches import BatchStream
+    from pipeline.corpora.prepared import PreparedCorpus
+    from pipeline.training.pricing import padding_share
+
+    corpus = PreparedCorpus.open(artifacts(study.name, "corpus"))
+    stream = BatchStream(corpus.split("train"), batch_tokens=study.training.batch_tokens, seed=0)
+    batches = list(islice(stream, PADDING_BATCHES))
+    shares = [f"{s.key} {100 * padding_share(s, batches, vocab_size=corpus.vocab_size):.1f} %" for s in study.sizes]
+    return f"padding in {len(batches)} training batches, of FLOPs: {', '.join(shares)}"
+
+
 @app.command()
 def main(
     studies: Annotated[
@@ -50,6 +98,9 @@ def main(
         typer.Option("--study", help="A study's name or YAML; repeatable. Those of params.yaml by default."),
     ] = None,
     write: Annotated[bool, typer.Option("--write", help="Write params.yaml and dvc.yaml for these studies.")] = False,
+    flops: Annotated[
+        bool, typer.Option("--flops", help="Print parameters by group, FLOPs by part and padding, too.")
+    ] = False,
     which: Annotated[
         str | None, typer.Option("--targets", help="Print DVC targets, a chain a line: chains, teachers or students.")
     ] = None,
@@ -57,6 +108,7 @@ def main(
     """Print a study's runs with parameters, FLOPs, core-seconds and disk, before anything is spent.
 
     Examples: tlc plan --study configs/default.yaml
+              tlc plan --study default --flops
               tlc plan --study configs/default.yaml --study configs/mine.yaml --write
     """
     if studies:
@@ -80,6 +132,8 @@ def main(
                 f"- = not known before calibration ({calibration_path(study.name)}): tlc plan --write; dvc repro prepare@{study.name}; "
                 f"tlc calibrate --study {study.name}; tlc plan --write"
             )
+        if flops:
+            print(f"{_breakdown_table(study)}\n{_padding(study)}")
     if write:
         from pipeline.graph import write_graph
 

@@ -1,0 +1,39 @@
+"""What a training step computes beside its matmuls: an estimate of the element-wise FLOPs, for scale.
+
+Each addition, multiplication, division, comparison, root, exponential or logarithm of one element is one FLOP; copies and
+look-ups are none. The terms are those of pipeline/models/seq2seq.py (pre-norm, eager attention), of the cross-entropy in
+pipeline/training/objectives.py (whose gradient counts as backward, though it is made on the way forward), and of AdamW
+after clipping.
+"""
+
+from __future__ import annotations
+
+from pipeline.flops import Positions, parameters_total
+from pipeline.study import SizeSpec
+
+_UPDATE = 14 + 3  # FLOPs a parameter: AdamW's decay, moments, root and step; the square, sum and scale of clipping
+
+
+def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, dropout: float) -> dict[str, int]:
+    """Return the element-wise FLOPs of one training step on a batch: ``forward``, ``backward`` and ``update``."""
+    d, f, layers, s, t = size.d_model, size.ffn_dim, size.num_layers, positions.source, positions.target
+    scores = layers * size.num_heads * (positions.source_pairs + positions.target_pairs + positions.cross_pairs)
+    branches = layers * d * (2 * s + 3 * t)  # outputs of attention and FFN
+    ends = d * (s + t)
+    terms = [  # elements, FLOPs of each forward, backward
+        (ends, 2, 2),  # embedding: scale, add the position; scale, sum by token
+        (branches + ends, 8, 14),  # layer norm: mean, variance, normalise, scale, shift; three gradients
+        (layers * (d * 6 * (s + t) + (f + d) * (s + t)), 1, 1),  # bias: add; sum
+        (layers * d * (4 * s + 2 * t), 0, 1),  # inputs that several projections read: sum their gradients
+        (scores, 7, 5),  # scores: scale, mask, maximum, subtract, exponential, sum, divide; softmax's 4, scale
+        (layers * f * (s + t), 1, 1),  # ReLU: compare
+        (branches, 1, 1),  # residual: add; sum
+        (branches + ends if dropout else 0, 3, 1),  # dropout: draw, scale, multiply; multiply
+        (vocab_size * positions.scored, 5, 3),  # loss: log-sum-exp 4, mean; subtract, exponential, subtract
+        (vocab_size * d, 0, 4),  # tied weights: the gradients of three uses, summed, one of them scaled
+    ]
+    return {
+        "forward": sum(count * forward for count, forward, _ in terms),
+        "backward": sum(count * backward for count, _, backward in terms),
+        "update": _UPDATE * parameters_total(size, vocab_size=vocab_size),
+    }
