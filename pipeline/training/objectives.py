@@ -116,9 +116,10 @@ def smoothed_loss(logits: Tensor, target: Tensor, mean_logits: Tensor, normalise
 
 
 def add_at(matrix: Tensor, columns: Tensor, value: float) -> None:
-    """Add a value to one column (n,) of each row of a matrix (n, V) in place."""
-    column = columns.unsqueeze(1)
-    matrix.scatter_add_(1, column, torch.full_like(column, value, dtype=matrix.dtype))
+    """Add a value to one column (n,) of each row of a contiguous matrix (n, V) in place."""
+    rows = torch.arange(len(columns), device=columns.device)
+    # Not scatter_add_, which copies the whole matrix on a CPU.
+    matrix.view(-1).index_add_(0, rows * matrix.shape[1] + columns, matrix.new_full((len(columns),), value))
 
 
 def smoothed_cross_entropy(labels: Tensor, smoothing: float) -> ChunkLoss:

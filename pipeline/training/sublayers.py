@@ -66,17 +66,16 @@ def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tenso
 
 
 def _attend_backward(
-    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, out: Tensor, weights: Tensor, sums: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the gradients of `_attend` by q, k and v."""
+    gradient: Tensor, q: Tensor, k: Tensor, v: Tensor, attended: Tensor, weights: Tensor, sums: Tensor,
+    *, by_q: Tensor, by_k: Tensor, by_v: Tensor,
+) -> None:  # fmt: skip
+    """Write the gradients of `_attend`, by q before it was scaled, by k and by v."""
     gradient = gradient / sums
     inner = torch.bmm(gradient, v.transpose(1, 2))
-    inner.sub_((gradient * out).sum(-1, keepdim=True)).mul_(weights)
-    return (
-        torch.bmm(inner, k),
-        torch.bmm(inner.transpose(1, 2), q),
-        torch.bmm(weights.transpose(1, 2), gradient),
-    )
+    inner.sub_((gradient * attended).sum(-1, keepdim=True)).mul_(weights)
+    torch.bmm(inner, k, out=by_q).mul_(1 / math.sqrt(q.shape[2]))
+    torch.bmm(inner.transpose(1, 2), q, out=by_k)
+    torch.bmm(weights.transpose(1, 2), gradient, out=by_v)
 
 
 def _norm(x: Tensor, weight: Tensor, bias: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor, Tensor]:
@@ -218,8 +217,9 @@ class SelfAttention(torch.autograd.Function):
         heads, layout, dtype = ctx.heads, ctx.layout, qkv_weight.dtype
         branch = _branch_gradient(gradient, kept, ctx.dropout, dtype)
         inner = _split(branch @ out_weight, 1, heads, layout)[0]
-        parts = torch.stack(_attend_backward(inner, q, k, v, attended, weights, sums))
-        parts[0].mul_(1 / math.sqrt(q.shape[2]))
+        parts = q.new_empty((3, *q.shape))
+        by_q, by_k, by_v = parts.unbind(0)
+        _attend_backward(inner, q, k, v, attended, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
         qkv = _merge(parts, heads, layout, dtype)
         by_x, by_norm_weight, by_norm_bias = _norm_backward(qkv @ qkv_weight, x, mean, inverse, norm_weight, norm_bias)
         return (
@@ -281,8 +281,8 @@ class CrossAttention(torch.autograd.Function):
         heads, layout, dtype = ctx.heads, ctx.layout, q_weight.dtype
         branch = _branch_gradient(gradient, kept, ctx.dropout, dtype)
         inner = _split(branch @ out_weight, 1, heads, layout)[0]
-        by_q, by_k, by_v = _attend_backward(inner, q, k, v, attended, weights, sums)
-        by_q.mul_(1 / math.sqrt(q.shape[2]))
+        by_q, by_k, by_v = (torch.empty_like(part) for part in (q, k, v))
+        _attend_backward(inner, q, k, v, attended, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
         query = _merge(by_q.unsqueeze(0), heads, layout, dtype)
         by_x, by_norm_weight, by_norm_bias = _norm_backward(query @ q_weight, x, mean, inverse, norm_weight, norm_bias)
         return (
