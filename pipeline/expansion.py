@@ -108,6 +108,7 @@ def _training(study: Study, size: SizeSpec) -> dict[str, Any]:
         "learning_rate": float(
             f"{peak_rate(training.learning_rate, d_model=size.d_model, num_layers=size.num_layers):.4g}"
         ),
+        "mup_base_width": training.learning_rate.mup_base_width,
         "dropout": training.dropout if size.dropout is None else size.dropout,
         "batch_tokens": training.batch_tokens,
         "label_smoothing": training.label_smoothing,

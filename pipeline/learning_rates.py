@@ -8,9 +8,14 @@ from pipeline.study import LearningRate
 
 
 def peak_rate(rule: LearningRate, *, d_model: int, num_layers: int) -> float:
-    """Return a size's peak learning rate: log-log linear between the tuned widths, constant beyond the outermost."""
+    """Return a size's peak learning rate: log-log linear between the tuned widths, constant beyond the outermost.
+
+    Under muP it is the base width's for all; pipeline/training/parametrization.py does the rest.
+    """
     widths = sorted(rule.tuned)
-    if d_model <= widths[0]:
+    if rule.mup_base_width is not None:
+        rate = rule.tuned[rule.mup_base_width]
+    elif d_model <= widths[0]:
         rate = rule.tuned[widths[0]]
     elif d_model >= widths[-1]:
         rate = rule.tuned[widths[-1]]

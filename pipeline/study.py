@@ -117,6 +117,7 @@ class LearningRate(Section):
 
     tuned: dict[int, float]
     depth_exponent: float = 0.0
+    mup_base_width: int | None = None  # the rate tuned at this width serves every width, by muP
     edges: list[int] = []  # widths whose best rate lay at the edge of the grid tried
 
     @field_validator("tuned")
@@ -125,6 +126,12 @@ class LearningRate(Section):
         if not value or any(rate <= 0 for rate in value.values()):
             raise ValueError("give at least one width with a positive rate")
         return value
+
+    @model_validator(mode="after")
+    def _base_is_tuned(self) -> LearningRate:
+        if self.mup_base_width is not None and self.mup_base_width not in self.tuned:
+            raise ValueError(f"mup_base_width {self.mup_base_width} is not among the tuned widths {sorted(self.tuned)}")
+        return self
 
 
 class Training(Section):

@@ -18,6 +18,7 @@ SHAPE = {"size": "w16x1", "d_model": 16, "num_layers": 1, "num_heads": 1, "ffn_d
 COMMON: dict[str, Any] = {"study": "tiny", "task": "translation", **SHAPE, "seed": 0}
 TRAINING: dict[str, Any] = {
     "learning_rate": 8e-3,
+    "mup_base_width": None,
     "dropout": 0.1,
     "batch_tokens": 300,
     "label_smoothing": 0.1,

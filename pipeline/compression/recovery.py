@@ -103,6 +103,7 @@ def _recover(
         stream=stream(),
         precision=precision,
         learning_rate=peak,
+        mup_base_width=entry["mup_base_width"],
         weight_decay=entry["weight_decay"],
         paid=paid,
     )

@@ -23,6 +23,7 @@ from pipeline.training.branches import clear
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy, Objective
+from pipeline.training.parametrization import scale_initial
 from pipeline.training.precision import resolve
 from pipeline.training.pretraining import Validate, calibrated, run_record, size_of
 from pipeline.training.pricing import step_price, taught_price, total_costs
@@ -79,11 +80,13 @@ def distill(
         raise StudyError(f"{key}: the budget {budget} pays for {steps} steps beside the teacher; raise it")
 
     model = build(size_of(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
+    scale_initial(model, base_width=entry["mup_base_width"])
     state = TrainState.start(
         model,
         stream=stream(),
         precision=precision,
         learning_rate=entry["learning_rate"],
+        mup_base_width=entry["mup_base_width"],
         weight_decay=entry["weight_decay"],
         paid=paid,
     )

@@ -73,6 +73,7 @@ def step_seconds(
         stream=BatchStream(corpus.split("train"), batch_tokens=training.batch_tokens, seed=0),
         precision=precision,
         learning_rate=1e-4,
+        mup_base_width=training.learning_rate.mup_base_width,
         weight_decay=training.weight_decay,
         paid=Ledger(),
     )

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.corpora.batches import Batch
 from pipeline.models.seq2seq import PAD
+from pipeline.training.parametrization import rate_factors
 from pipeline.training.precision import autocast
 from pipeline.training.sublayers import (
     CrossAttention,
@@ -51,11 +52,12 @@ class Forward(Protocol):
 class ReferenceForward:
     """transformers' own modules, under autocast."""
 
-    def __init__(self, model: Model, *, precision: str) -> None:
+    def __init__(self, model: Model, *, precision: str, mup_base_width: int | None = None) -> None:
         self.model = model
         self.precision = precision
-        names = [name for name, _ in model.named_parameters()]
-        self.weights = FlatWeights(model, [Leaf((name,), precise=True) for name in names], dtype=torch.float32)
+        rates = rate_factors(model, base_width=mup_base_width)
+        leaves = [Leaf((name,), precise=True, rate=rate) for name, rate in rates.items()]
+        self.weights = FlatWeights(model, leaves, dtype=torch.float32)
 
     def states(self, batch: Batch) -> Tensor:
         """Return the decoder's final states (B x T, d) in the format of the matmuls."""
@@ -81,14 +83,16 @@ class ReferenceForward:
 class FusedForward:
     """The same computation on a CPU, sublayer by sublayer, with weights in the matmuls' format."""
 
-    def __init__(self, model: Model, *, precision: str) -> None:
+    def __init__(self, model: Model, *, precision: str, mup_base_width: int | None = None) -> None:
         self.model = model
         self.dtype = torch.bfloat16 if precision == "bf16" else torch.float32
         self._row_multiple = ROW_MULTIPLE if precision == "bf16" else 1
         config = model.config
         if config.activation_function != "relu" or config.attention_dropout or config.activation_dropout:
             raise ValueError("fused sublayers know ReLU, and dropout on embeddings and residuals alone")
-        self.weights = FlatWeights(model, _leaves(model), dtype=self.dtype)
+        self.weights = FlatWeights(
+            model, _leaves(model, rate_factors(model, base_width=mup_base_width)), dtype=self.dtype
+        )
         self._positions = model.model.encoder.embed_positions.weights.detach()
         self._first_position = PAD + 1
 
@@ -167,7 +171,7 @@ class FusedForward:
         return tuple(tensor for name in ("final_layer_norm", "fc1", "fc2") for tensor in self._pair(layer + name))
 
 
-def _leaves(model: Any) -> list[Leaf]:
+def _leaves(model: Any, rates: dict[str, float]) -> list[Leaf]:
     """Return the leaves of an encoder-decoder: q, k and v side by side, and all layers' cross-attention keys and values."""
     together: list[tuple[str, ...]] = []
     for side in ("encoder", "decoder"):
@@ -178,12 +182,13 @@ def _leaves(model: Any) -> list[Leaf]:
     together.append(tuple(f"model.decoder.layers.{i}.encoder_attn.{part}_proj" for i in decoder for part in "kv"))
     fused = [tuple(f"{name}.{kind}" for name in group) for group in together for kind in ("weight", "bias")]
     taken = {name for group in fused for name in group}
-    rest = [name for name, _ in model.named_parameters() if name not in taken]
-    return [Leaf(group) for group in fused] + [Leaf((name,), precise="layer_norm" in name) for name in rest]
+    alone = [name for name in rates if name not in taken]
+    return [Leaf(group, rate=rates[group[0]]) for group in fused] + [
+        Leaf((name,), precise="layer_norm" in name, rate=rates[name]) for name in alone
+    ]
 
 
-def forward_of(model: Model, *, precision: str) -> Forward:
-    """Return the fastest way to run this model where it lies."""
-    if model.device.type == "cpu":
-        return FusedForward(model, precision=precision)
-    return ReferenceForward(model, precision=precision)
+def forward_of(model: Model, *, precision: str, mup_base_width: int | None = None) -> Forward:
+    """Return the fastest way to run this model where it lies; with a base width its learning rates follow muP."""
+    kind = FusedForward if model.device.type == "cpu" else ReferenceForward
+    return kind(model, precision=precision, mup_base_width=mup_base_width)

@@ -84,7 +84,7 @@ def train(
             batch = next(state.stream).to(options.device)
             rate = schedule(state.step)
             for group in optimizer.param_groups:
-                group["lr"] = rate * options.peak_rate
+                group["lr"] = rate * options.peak_rate * group["rate_factor"]
             loss = options.objective(state.forward, batch, step=state.step)
             value = loss.item()
             if not math.isfinite(value):

@@ -21,6 +21,7 @@ from pipeline.study import SizeSpec
 from pipeline.training.branches import TRUNK, Branch, Schedule, clear, curve_points, run_branches
 from pipeline.training.loop import LoopOptions
 from pipeline.training.objectives import CrossEntropy
+from pipeline.training.parametrization import scale_initial
 from pipeline.training.precision import resolve
 from pipeline.training.pricing import step_price, total_costs
 from pipeline.training.state import TrainState
@@ -93,12 +94,14 @@ def pretrain(
         branches.append(Branch(name=name, total_steps=steps))
 
     model = build(size, vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
+    scale_initial(model, base_width=entry["mup_base_width"])
     precision = resolve(entry["precision"], device)
     state = TrainState.start(
         model,
         stream=stream(),
         precision=precision,
         learning_rate=entry["learning_rate"],
+        mup_base_width=entry["mup_base_width"],
         weight_decay=entry["weight_decay"],
         paid=Ledger(),
     )

@@ -37,10 +37,11 @@ class TrainState:
 
     @classmethod
     def start(
-        cls, model: Any, *, stream: BatchStream, precision: str, learning_rate: float, weight_decay: float, paid: Ledger
-    ) -> TrainState:
+        cls, model: Any, *, stream: BatchStream, precision: str, learning_rate: float, mup_base_width: int | None,
+        weight_decay: float, paid: Ledger,
+    ) -> TrainState:  # fmt: skip
         """Return the state before a model's first step; `paid` is what was spent on it before."""
-        forward = forward_of(model, precision=precision)
+        forward = forward_of(model, precision=precision, mup_base_width=mup_base_width)
         optimizer = forward.weights.adamw(learning_rate=learning_rate, weight_decay=weight_decay)
         return cls(model=model, forward=forward, optimizer=optimizer, stream=stream, ledger=paid)
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 
 import torch
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ class Leaf:
 
     names: tuple[str, ...]
     precise: bool = False
+    rate: float = 1.0  # of the learning rate
 
 
 class FlatWeights:
@@ -31,8 +33,8 @@ class FlatWeights:
         named = [name for leaf in leaves for name in leaf.names]
         if sorted(named) != sorted(parameters):
             raise ValueError(f"leaves and parameters differ in {sorted(set(named) ^ set(parameters)) or 'repetitions'}")
-        # Matrices first: weight decay then has one part of the tensor. Precise leaves last: the rest is cast in one go.
-        ordered = sorted(leaves, key=lambda leaf: (leaf.precise, parameters[leaf.names[0]].ndim < 2))
+        # Precise leaves last: the rest is cast in one go. Then what the optimizer treats alike lies together.
+        ordered = sorted(leaves, key=lambda leaf: (leaf.precise, parameters[leaf.names[0]].ndim < 2, leaf.rate))
         device = next(model.parameters()).device
         total = sum(parameter.numel() for parameter in parameters.values())
         self.master = torch.empty(total, dtype=torch.float32, device=device)
@@ -48,7 +50,6 @@ class FlatWeights:
                 parameter.data = home.view(parameter.shape)
                 start = self._spans[name].stop
         self._rough = sum(parameters[name].numel() for leaf in ordered if not leaf.precise for name in leaf.names)
-        self._decayed = sum(p.numel() for name, p in parameters.items() if p.ndim >= 2)
         self.copy = self.master[: self._rough].to(dtype)
         self._leaves: dict[str, Tensor] = {}
         for leaf in ordered:
@@ -60,9 +61,15 @@ class FlatWeights:
             shape = (sum(parameters[name].shape[0] for name in leaf.names), *parameters[first].shape[1:])
             self._leaves[first] = self.copy[span].view(shape).detach().requires_grad_()
         self._lookups: dict[str, Tensor] = {}
-        self._trained = [nn.Parameter(self.master[: self._decayed]), nn.Parameter(self.master[self._decayed :])]
-        self._trained[0].grad = self.gradient[: self._decayed]
-        self._trained[1].grad = self.gradient[self._decayed :]
+        self._groups: list[tuple[bool, float, nn.Parameter]] = []  # decayed or not, rate, weights
+        for (decayed, rate), alike in groupby(
+            ordered, key=lambda leaf: (parameters[leaf.names[0]].ndim >= 2, leaf.rate)
+        ):
+            members = [name for leaf in alike for name in leaf.names]
+            span = slice(self._spans[members[0]].start, self._spans[members[-1]].stop)
+            trained = nn.Parameter(self.master[span])
+            trained.grad = self.gradient[span]
+            self._groups.append((decayed, rate, trained))
 
     def __getitem__(self, name: str) -> Tensor:
         """Return the leaf whose first parameter has this name."""
@@ -76,10 +83,18 @@ class FlatWeights:
         return self._lookups[name]
 
     def adamw(self, *, learning_rate: float, weight_decay: float) -> torch.optim.AdamW:
-        """Return fused AdamW (betas 0.9, 0.98) on the flat weights; vectors (biases, norms) are not decayed."""
+        """Return fused AdamW (betas 0.9, 0.98) on the flat weights; vectors (biases, norms) are not decayed.
+
+        Each group carries its `rate_factor`, for whoever sets the learning rate anew.
+        """
         groups = [
-            {"params": self._trained[:1], "weight_decay": weight_decay},
-            {"params": self._trained[1:], "weight_decay": 0.0},
+            {
+                "params": [trained],
+                "lr": learning_rate * rate,
+                "rate_factor": rate,
+                "weight_decay": weight_decay if decayed else 0.0,
+            }
+            for decayed, rate, trained in self._groups
         ]
         return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
 
@@ -109,7 +124,7 @@ class FlatWeights:
     @torch.no_grad()
     def clip(self, norm: float) -> Tensor:
         """Scale the flat gradient to at most this norm; return the norm it had."""
-        return nn.utils.clip_grad_norm_(self._trained, norm, foreach=True)
+        return nn.utils.clip_grad_norm_([trained for *_, trained in self._groups], norm, foreach=True)
 
     @torch.no_grad()
     def refresh(self) -> None:

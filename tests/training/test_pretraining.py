@@ -36,6 +36,7 @@ def entry() -> dict[str, Any]:
         "ffn_dim": 32,
         "seed": 3,
         "learning_rate": 5e-3,
+        "mup_base_width": None,
         "dropout": 0.2,
         "batch_tokens": 300,
         "label_smoothing": 0.1,
