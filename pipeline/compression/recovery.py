@@ -60,6 +60,7 @@ def prune_run(
                         corpus=corpus, work=work, validate=validate,
                     )  # fmt: skip
                 write_json(status, outcome)
+                (work / f"{name}.pt").unlink(missing_ok=True)
             metrics[name] = read_json(status)
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
@@ -165,5 +166,4 @@ def _recover(
         path = work / f"{match}-{recipe}"
         with model_directory(path, tokenizer=tokenizer, run=record, corpus=corpus.card) as temporary:
             save_compressed(model, temporary, bits=bits, masks=state.masks)
-    options.checkpoint_path.unlink(missing_ok=True)
     return {"status": "ok", "valid_loss": validate(model), "steps": steps}
