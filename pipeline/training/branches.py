@@ -83,6 +83,8 @@ def run_branches(
                     state.load_state_dict(resumed["state"])
                 elif trunk_path.exists():
                     state.load_state_dict(load_checkpoint(trunk_path)["state"])
+                elif statuses:
+                    raise Diverged("the trunk that it would have left diverged")
                 train(state, options, phase=TRUNK, until=starts[branch.name], schedule=warm, validate_at=validate_at)
                 save_checkpoint(trunk_path, {"phase": TRUNK, "state": state.state_dict()})
             resumed = None

@@ -160,6 +160,22 @@ def test_a_run_that_diverges_is_marked_and_leaves_its_good_branches(
     assert (out / "seconds-early" / "model.safetensors").exists()
 
 
+def test_a_trunk_that_diverges_takes_every_later_branch_with_it(
+    entry: dict[str, Any], corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = CrossEntropy.__call__, []
+
+    def explodes_once(self: CrossEntropy, model: Any, batch: Any, *, step: int) -> torch.Tensor:
+        calls.append(step)
+        return plain(self, model, batch, step=step) * (float("nan") if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(CrossEntropy, "__call__", explodes_once)
+    out = _pretrain(entry, corpus, tmp_path)
+    metrics = read_json(out / "metrics.json")
+    assert {record["status"] for record in metrics.values()} == {"diverged"}, "none went on with the batch left out"
+    assert len(metrics) == 4
+
+
 def test_a_damaged_checkpoint_is_named(entry: dict[str, Any], corpus: PreparedCorpus, tmp_path: Path) -> None:
     work = tmp_path / "work"
     work.mkdir()
