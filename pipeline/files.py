@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -23,6 +24,10 @@ def _remove(path: Path) -> None:
         shutil.rmtree(path, ignore_errors=True)
     else:
         path.unlink(missing_ok=True)
+
+
+def _aside(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.old")
 
 
 @contextlib.contextmanager
@@ -44,7 +49,7 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
                 os.fsync(handle.fileno())
         if temporary.is_dir() and final.exists():
             # A directory cannot be renamed over a non-empty one: move the old one aside, so that one of the two is always whole.
-            old = final.with_name(f".{final.name}.{uuid.uuid4().hex[:8]}.old")
+            old = _aside(final)
             os.replace(final, old)
             os.replace(temporary, final)
             _remove(old)
@@ -60,6 +65,27 @@ def atomic_path(path: str | Path) -> Iterator[Path]:
     except BaseException:
         _remove(temporary)
         raise
+
+
+def remove_leftovers(folder: str | Path, name: str | None = None) -> None:
+    """Remove what killed writers left in `folder` of the file or directory `name`, or of any there.
+
+    Only for what this process alone writes: another one's temporary looks the same.
+    """
+    pattern = re.compile(rf"\.{re.escape(name) if name else '.+'}\.[0-9a-f]{{8}}\.(tmp|old)")
+    for path in sorted(Path(folder).glob(".*")):
+        if pattern.fullmatch(path.name):
+            _remove(path)
+
+
+def remove_whole(path: str | Path) -> None:
+    """Remove a directory so that a kill leaves it as it was, or gone from its place."""
+    path = Path(path)
+    remove_leftovers(path.parent, path.name)
+    if path.exists():
+        aside = _aside(path)
+        os.replace(path, aside)
+        _remove(aside)
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -1,4 +1,4 @@
-"""A tiny pretrained run for the tests of what is built on one."""
+"""Tiny runs: what they are made of, a way to interrupt one, and what it may leave."""
 
 from __future__ import annotations
 
@@ -8,10 +8,13 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.models.checkpoint import read_run
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.pretraining import pretrain
+from pipeline.training.state import load_checkpoint
 
 KEY = "tiny-w16x1-s0"
 SHAPE = {"size": "w16x1", "d_model": 16, "num_layers": 1, "num_heads": 1, "ffn_dim": 64}
@@ -36,6 +39,28 @@ PRETRAIN: dict[str, Any] = {
     "warmup_steps": 4,
     "decay_fraction": 0.2,
     "validate_points": 2,
+}
+PRUNE: dict[str, Any] = {
+    **COMMON,
+    **TRAINING,
+    "learning_rate_fraction": 0.5,
+    "budgets": {"seconds": "40 s"},
+    "recovery_fraction": 0.15,
+    "sparsities": [0.5, 0.9],
+    "rounds": 3,
+    "bits": [4],
+}
+DISTILL: dict[str, Any] = {
+    **COMMON,
+    **TRAINING,
+    "budget": "40 s",
+    "warmup_steps": 4,
+    "decay_fraction": 0.2,
+    "alpha": 0.5,
+    "temperature": 1.0,
+    "direction": "forward",
+    "teacher_fraction": 1.0,
+    "teacher_seconds_per_step": {"w32x1": 0.8},
 }
 
 
@@ -66,3 +91,27 @@ def pretrained(corpus: PreparedCorpus, folder: Path, *, key: str = KEY, **change
     entry = PRETRAIN | changes
     pretrain(entry, key=key, corpus=corpus, out=out, work=folder / "work" / key, validate=validation_loss(corpus))
     return out
+
+
+def assert_same(out: Path, whole: Path) -> None:
+    """Fail unless both folders hold the same models, in every weight and in what they cost, and differ in nothing else."""
+    files = sorted(path.relative_to(whole) for path in whole.rglob("*") if path.is_file())
+    assert sorted(path.relative_to(out) for path in out.rglob("*") if path.is_file()) == files
+    models = [name for name in files if name.suffix == ".safetensors"]
+    assert models
+    for name in models:
+        found, expected = load_file(out / name), load_file(whole / name)
+        assert found.keys() == expected.keys()
+        unequal = [weight for weight in expected if not torch.equal(found[weight], expected[weight])]
+        assert not unequal, f"{name}: {unequal}"
+        assert read_run((out / name).parent)["ledger"] == read_run((whole / name).parent)["ledger"], name.parent
+    changed = [str(name) for name in files if (out / name).read_bytes() != (whole / name).read_bytes()]
+    assert not changed
+
+
+def assert_nothing_is_half(folder: Path, whole: Path) -> None:
+    """Fail unless every checkpoint in ``folder/work`` can be loaded, and ``folder/out`` is as `whole` or not there."""
+    for checkpoint in sorted((folder / "work").glob("*.pt")):
+        assert load_checkpoint(checkpoint)["state"]["step"] > 0
+    if (folder / "out").exists():
+        assert_same(folder / "out", whole)

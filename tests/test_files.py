@@ -10,7 +10,7 @@ from types import SimpleNamespace
 import pytest
 
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path, read_json, write_json
+from pipeline.files import atomic_path, read_json, remove_leftovers, remove_whole, write_json
 
 
 def _fail(path: Path, error: BaseException) -> None:
@@ -41,6 +41,30 @@ def test_a_directory_replaces_a_full_one(tmp_path: Path) -> None:
             (temporary / "file").write_text(text, encoding="utf-8")
     assert (path / "file").read_text(encoding="utf-8") == "two"
     assert _left(tmp_path) == ["out"]
+
+
+def test_what_killed_writers_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    for name in (".out.0123abcd.tmp", ".out.0123abcd.old", ".out.b.0123abcd.tmp", ".out.tmp", "out.0123abcd.tmp"):
+        (tmp_path / name).mkdir()
+    remove_leftovers(tmp_path, "out")
+    assert _left(tmp_path) == [".out.b.0123abcd.tmp", ".out.tmp", "out.0123abcd.tmp"]
+    remove_leftovers(tmp_path)
+    assert _left(tmp_path) == [".out.tmp", "out.0123abcd.tmp"]
+    remove_leftovers(tmp_path / "nowhere")
+
+
+def test_a_directory_is_gone_from_its_place_before_anything_in_it_is(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "work"
+    path.mkdir()
+    (path / "file").write_text("whole", encoding="utf-8")
+    with monkeypatch.context() as patch:
+        patch.setattr(shutil, "rmtree", lambda *arguments, **options: None)  # as if killed there
+        remove_whole(path)
+    assert not path.exists()
+    remove_whole(path)
+    assert _left(tmp_path) == []
 
 
 def test_a_full_disk_is_one_clear_line_and_the_old_file_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

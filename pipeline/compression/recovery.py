@@ -24,7 +24,7 @@ from pipeline.expansion import prune_recipe
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.checkpoint import load_dense, model_directory, read_run
 from pipeline.models.seq2seq import set_dropout
-from pipeline.training.branches import clear
+from pipeline.training.branches import begin, clear
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.precision import resolve
@@ -43,7 +43,7 @@ def prune_run(
 
     Every row spends on finetuning what its parent (the early branch) left of the budget. Returns a one-line summary.
     """
-    work.mkdir(parents=True, exist_ok=True)
+    begin(work, out=out)
     metrics: dict[str, Any] = {}
     names: list[str] = []
     for match, text in entry["budgets"].items():
@@ -60,6 +60,7 @@ def prune_run(
                         corpus=corpus, work=work, validate=validate,
                     )  # fmt: skip
                 write_json(status, outcome)
+                (work / f"{name}.pt").unlink(missing_ok=True)
             metrics[name] = read_json(status)
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
@@ -165,5 +166,4 @@ def _recover(
         path = work / f"{match}-{recipe}"
         with model_directory(path, tokenizer=tokenizer, run=record, corpus=corpus.card) as temporary:
             save_compressed(model, temporary, bits=bits, masks=state.masks)
-    options.checkpoint_path.unlink(missing_ok=True)
     return {"status": "ok", "valid_loss": validate(model), "steps": steps}

@@ -19,7 +19,7 @@ from pipeline.files import atomic_path, write_json
 from pipeline.models.checkpoint import load_dense, read_run, save_dense
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
-from pipeline.training.branches import clear
+from pipeline.training.branches import begin, clear
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy, Objective
@@ -100,18 +100,22 @@ def distill(
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
     )
-    work.mkdir(parents=True, exist_ok=True)
+    begin(work, out=out)
     if options.checkpoint_path.exists():
         state.load_state_dict(load_checkpoint(options.checkpoint_path)["state"])
     schedule = partial(
         cooldown, warmup_steps=entry["warmup_steps"], total_steps=steps, decay_fraction=entry["decay_fraction"]
     )
     metrics: dict[str, Any] = {"status": "ok", "steps": steps, "teacher": taught["teacher"], "valid_loss": None}
+    try:
+        train(state, options, phase=PHASE, until=steps, schedule=schedule, validate_at=frozenset({steps}))
+        metrics["valid_loss"] = state.curve[-1]["valid_loss"]
+    except Diverged as fault:
+        print(f"{key}: {fault}; the run is marked diverged and the study goes on")
+        metrics["status"] = "diverged"
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
-        try:
-            train(state, options, phase=PHASE, until=steps, schedule=schedule, validate_at=frozenset({steps}))
-            metrics["valid_loss"] = state.curve[-1]["valid_loss"]
+        if metrics["status"] == "ok":
             record = run_record(
                 entry,
                 vocab_size=corpus.vocab_size,
@@ -129,9 +133,6 @@ def distill(
             )
             save_dense(model, temporary / "seconds", tokenizer=corpus.tokenizer(), run=record, corpus=corpus.card)
             pd.DataFrame(state.curve).to_csv(temporary / "curve.csv", index=False, lineterminator="\n")
-        except Diverged as fault:
-            print(f"{key}: {fault}; the run is marked diverged and the study goes on")
-            metrics["status"] = "diverged"
         write_json(temporary / "metrics.json", metrics)
     clear(work)
     loss = "diverged" if metrics["valid_loss"] is None else f"validation loss {metrics['valid_loss']:.3f}"

@@ -6,14 +6,13 @@ budgets costs little more than its longest. Everything is kept under a work fold
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import write_json
+from pipeline.files import remove_leftovers, remove_whole, write_json
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.schedules import cooldown, decay_start, trunk
 from pipeline.training.state import TrainState, load_checkpoint, save_checkpoint
@@ -52,7 +51,6 @@ def run_branches(
     `finish` is called once with the state at the end of each branch and must write atomically: a branch whose status
     file lies in `work` is not trained again. State travels trunk -> branch -> back to the trunk through checkpoints.
     """
-    work.mkdir(parents=True, exist_ok=True)
     trunk_path, progress_path = work / "trunk.pt", options.checkpoint_path
     ordered = sorted(
         branches, key=lambda b: (decay_start(b.total_steps, decay_fraction=schedule.decay_fraction), b.name)
@@ -85,6 +83,8 @@ def run_branches(
                     state.load_state_dict(resumed["state"])
                 elif trunk_path.exists():
                     state.load_state_dict(load_checkpoint(trunk_path)["state"])
+                elif statuses:
+                    raise Diverged("the trunk that it would have left diverged")
                 train(state, options, phase=TRUNK, until=starts[branch.name], schedule=warm, validate_at=validate_at)
                 save_checkpoint(trunk_path, {"phase": TRUNK, "state": state.state_dict()})
             resumed = None
@@ -105,6 +105,13 @@ def curve_points(state: TrainState, phase: str) -> list[dict[str, Any]]:
     return [point for point in state.curve if point["phase"] == phase]
 
 
+def begin(work: Path, *, out: Path) -> None:
+    """Make a run's work folder, or tidy the one it goes on from: what a kill left half-written there and beside `out` goes."""
+    work.mkdir(parents=True, exist_ok=True)
+    remove_leftovers(work)
+    remove_leftovers(out.parent, out.name)
+
+
 def clear(work: Path) -> None:
-    """Remove a finished run's work folder."""
-    shutil.rmtree(work, ignore_errors=True)
+    """Remove a finished run's work folder; half of one would pass for an unfinished run's."""
+    remove_whole(work)

@@ -18,7 +18,10 @@ class Interrupted(BaseException):
 
 
 class StopRequest:
-    """A context in which SIGTERM and SIGINT only set `number`; a second SIGINT stops at once."""
+    """A context in which SIGTERM and SIGINT only set `number`; a second SIGINT stops at once.
+
+    A signal that nobody heeded by the end of the context is sent again, to whoever handled it before.
+    """
 
     def __init__(self) -> None:
         self.number = 0
@@ -37,3 +40,5 @@ class StopRequest:
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
+        if self.number and exception[0] is None:
+            signal.raise_signal(self.number)

@@ -18,7 +18,7 @@ from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.checkpoint import save_dense
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
-from pipeline.training.branches import TRUNK, Branch, Schedule, clear, curve_points, run_branches
+from pipeline.training.branches import TRUNK, Branch, Schedule, begin, clear, curve_points, run_branches
 from pipeline.training.loop import LoopOptions
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.parametrization import scale_initial
@@ -141,6 +141,7 @@ def pretrain(
         decay_fraction=entry["decay_fraction"],
         validate_points=entry["validate_points"],
     )
+    begin(work, out=out)
     statuses = run_branches(state, options, branches=branches, schedule=schedule, work=work, finish=finish)
     return _collect(key, out=out, work=work, branches=branches, statuses=statuses)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -17,18 +16,7 @@ from pipeline.errors import StudyError
 from pipeline.evaluation.losses import validation_loss
 from pipeline.files import read_json, write_json
 from pipeline.models.checkpoint import load_dense, read_run
-from tests.runs import COMMON, KEY, TRAINING, at_steps, die, pretrained
-
-ENTRY: dict[str, Any] = {
-    **COMMON,
-    **TRAINING,
-    "learning_rate_fraction": 0.5,
-    "budgets": {"seconds": "40 s"},
-    "recovery_fraction": 0.15,
-    "sparsities": [0.5, 0.9],
-    "rounds": 3,
-    "bits": [4],
-}
+from tests.runs import COMMON, KEY, PRUNE, at_steps, die, pretrained
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +28,7 @@ def parent(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> 
 def _prune(corpus: PreparedCorpus, parent: Path, folder: Path) -> Path:
     out = folder / "prune"
     options = {"parent": parent, "corpus": corpus, "out": out, "work": folder / "work"}
-    prune_run(ENTRY, key=KEY, validate=validation_loss(corpus), **options)
+    prune_run(PRUNE, key=KEY, validate=validation_loss(corpus), **options)
     return out
 
 

@@ -18,21 +18,9 @@ from pipeline.evaluation.losses import validation_loss
 from pipeline.evaluation.translation import decode_lines
 from pipeline.files import write_json
 from pipeline.models.checkpoint import read_run
-from tests.runs import COMMON, TRAINING, pretrained
+from tests.runs import DISTILL, pretrained
 
 TEACHER = "tiny-w32x1-s0"
-ENTRY: dict[str, Any] = {
-    **COMMON,
-    **TRAINING,
-    "budget": "40 s",
-    "warmup_steps": 4,
-    "decay_fraction": 0.2,
-    "alpha": 0.5,
-    "temperature": 1.0,
-    "direction": "forward",
-    "teacher_fraction": 1.0,
-    "teacher_seconds_per_step": {"w32x1": 0.8},
-}
 
 
 @pytest.fixture(scope="module")
@@ -55,7 +43,7 @@ def folder(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> 
 
 def _distill(corpus: PreparedCorpus, folder: Path, out: Path, **changes: Any) -> dict[str, Any]:
     distill(
-        ENTRY | changes,
+        DISTILL | changes,
         key="student",
         pretrained=folder / "pretrain",
         translations=folder / "translations",

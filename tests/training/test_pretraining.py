@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import signal
@@ -17,7 +18,7 @@ from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.files import read_json
 from pipeline.models.checkpoint import read_run
-from pipeline.training.interrupts import Interrupted
+from pipeline.training.interrupts import Interrupted, StopRequest
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.pretraining import pretrain, spent
 from tests.runs import at_steps, die
@@ -158,6 +159,38 @@ def test_a_run_that_diverges_is_marked_and_leaves_its_good_branches(
     assert metrics["seconds-early"]["status"] == "ok"
     assert not (out / "seconds").exists()
     assert (out / "seconds-early" / "model.safetensors").exists()
+
+
+def test_a_trunk_that_diverges_takes_every_later_branch_with_it(
+    entry: dict[str, Any], corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain, calls = CrossEntropy.__call__, []
+
+    def explodes_once(self: CrossEntropy, model: Any, batch: Any, *, step: int) -> torch.Tensor:
+        calls.append(step)
+        return plain(self, model, batch, step=step) * (float("nan") if len(calls) == 6 else 1)
+
+    monkeypatch.setattr(CrossEntropy, "__call__", explodes_once)
+    out = _pretrain(entry, corpus, tmp_path)
+    metrics = read_json(out / "metrics.json")
+    assert {record["status"] for record in metrics.values()} == {"diverged"}, "none went on with the batch left out"
+    assert len(metrics) == 4
+
+
+def test_a_signal_that_came_after_the_last_step_is_passed_on() -> None:
+    heard: list[int] = []
+    before = signal.signal(signal.SIGTERM, lambda number, frame: heard.append(number))
+    try:
+        with StopRequest() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            assert not heard
+        assert heard == [stop.number] == [signal.SIGTERM]
+        with contextlib.suppress(Interrupted), StopRequest() as stop:
+            signal.raise_signal(signal.SIGTERM)
+            raise Interrupted(stop.number, "progress.pt")
+        assert len(heard) == 1, "what the loop heeded is not sent again"
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def test_a_damaged_checkpoint_is_named(entry: dict[str, Any], corpus: PreparedCorpus, tmp_path: Path) -> None:
