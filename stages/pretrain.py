@@ -24,7 +24,7 @@ def main(
 
     Example: python -m stages.pretrain --run default-w64x2-s0
 
-    Several processes share every batch: torchrun --nproc-per-node 2 -m stages.pretrain --run default-w64x2-s0
+    Several processes share every batch: torchrun --nproc-per-node 2 -m -- stages.pretrain --run default-w64x2-s0
     """
     entry = changed_entry("pretrain", run_key, settings, out)
     one_thread()

@@ -1,6 +1,8 @@
 """Data parallel training under torchrun: each process takes its share of every batch's rows, one sum makes them one.
 
-    torchrun --nproc-per-node 2 -m stages.pretrain --run default-w64x2-s0
+    torchrun --nproc-per-node 2 -m -- stages.pretrain --run default-w64x2-s0
+
+(Without ``--`` torchrun would take ``--run`` for an option of its own.)
 
 DistributedDataParallel is not used. It reduces what autograd accumulates in a module's own parameters, but here those
 are views, and the gradients those of leaves beside them (weights.py). They end in one flat tensor, so that one

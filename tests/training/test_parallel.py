@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -22,6 +23,7 @@ from pipeline.evaluation.losses import validation_loss
 from pipeline.files import read_json
 from pipeline.models.checkpoint import read_run
 from pipeline.models.seq2seq import build
+from pipeline.params import combined, write_params
 from pipeline.study import SizeSpec
 from pipeline.training import parallel
 from pipeline.training.forward import FusedForward, ReferenceForward
@@ -42,18 +44,12 @@ def _run(
     return {"corpus": str(corpus.path), "folder": str(folder), "entry": entry, "stop": stop}
 
 
-def _torchrun(program: list[str], *, processes: int = 2, **environment: str) -> subprocess.CompletedProcess[str]:
-    command = [
-        sys.executable,
-        "-m",
-        "torch.distributed.run",
-        "--standalone",
-        "--nproc-per-node",
-        str(processes),
-        *program,
-    ]
-    settings = {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"} | environment
-    return subprocess.run(command, env=os.environ | settings, capture_output=True, text=True)
+def _torchrun(
+    program: list[str], *, processes: int = 2, folder: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", str(processes)]
+    settings = os.environ | {"PYTHONPATH": os.getcwd(), "OMP_NUM_THREADS": "1"} | environment
+    return subprocess.run([*command, *program], cwd=folder, env=settings, capture_output=True, text=True)
 
 
 def _together(runs: list[dict[str, Any]], folder: Path, **environment: str) -> None:
@@ -289,3 +285,20 @@ def test_on_a_gpu_a_run_trains_resumes_and_loads_on_a_cpu(
     losses = [pd.read_csv(out / "curve.csv").valid_loss for out in (whole, stopped)]
     np.testing.assert_allclose(losses[1], losses[0], rtol=2e-3)  # atomic sums of the kernels differ in their last bits
     assert load_dense(stopped / "seconds").device.type == "cpu"
+
+
+@pytest.mark.slow
+def test_the_stage_runs_under_torchrun_and_says_its_line_once(
+    corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code = {"PYTHONPATH": os.getcwd()}
+    shutil.copytree("configs", tmp_path / "configs")
+    shutil.copytree(corpus.path, tmp_path / "artifacts" / "smoke" / "corpus")
+    monkeypatch.chdir(tmp_path)
+    write_params(combined([Path("configs/smoke.yaml")]))
+    short = ["--set", "budgets={seconds: 10 s}", "--set", "seconds_per_step=0.5", "--out", "out"]
+    answer = _torchrun(["-m", "--", "stages.pretrain", "--run", "smoke-w16x1-s0", *short], **code)
+    assert answer.returncode == 0, answer.stderr
+    assert answer.stdout.count("validation loss") == 1
+    assert load_file(tmp_path / "out" / NAME)
+    assert not list((tmp_path / ".work" / "pretrain").iterdir())
