@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import sys
 from pathlib import Path
 from typing import Any
@@ -43,7 +44,13 @@ def _like(name: str, value: Any, present: Any) -> Any:
 
 
 def changed_entry(kind: str, key: str, settings: list[str] | None, out: Path | None) -> dict[str, Any]:
-    """Return a run's entry with ``--set`` applied; StudyError when settings change but the artifact's place does not."""
+    """Return a run's entry with ``--set`` applied.
+
+    StudyError when settings change but the artifact's place does not, and when torchrun has started several processes of
+    a stage that would do, and write, everything several times.
+    """
+    if kind != "pretrain" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise StudyError(f"pretrain alone is made for torchrun; start {kind} as one process: python -m stages.{kind}")
     entry = overridden(read_entry(kind, key), settings)
     if settings and out is None:
         raise StudyError("--set changes the run: give --out too, so that the study's own artifact stays as it is")

@@ -23,18 +23,22 @@ def main(
     """Train one size of the grid to its budgets and write a model for every cooldown branch.
 
     Example: python -m stages.pretrain --run default-w64x2-s0
+
+    Several processes share every batch: torchrun --nproc-per-node 2 -m -- stages.pretrain --run default-w64x2-s0
     """
     entry = changed_entry("pretrain", run_key, settings, out)
     one_thread()
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.evaluation.losses import validation_loss
+    from pipeline.training.parallel import joined, say
     from pipeline.training.pretraining import pretrain
 
     folder = artifacts(entry["study"], "corpus")
     corpus = PreparedCorpus.open(folder)
     work = work_folder("pretrain", run_key, entry, inputs=[folder])
     final = out or artifacts(entry["study"], "pretrain", run_key)
-    print(pretrain(entry, key=run_key, corpus=corpus, out=final, work=work, validate=validation_loss(corpus)))
+    with joined():
+        say(pretrain(entry, key=run_key, corpus=corpus, out=final, work=work, validate=validation_loss(corpus)))
 
 
 if __name__ == "__main__":

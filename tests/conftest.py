@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from itertools import product
 from pathlib import Path
@@ -12,6 +13,8 @@ import pytest
 
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.study import CorpusSpec
+
+os.environ.setdefault("TLC_DEVICE", "cpu")  # to the bit the same everywhere; the tests of a GPU ask for it
 
 Pair = tuple[str, str]
 SpecFactory = Callable[..., CorpusSpec]

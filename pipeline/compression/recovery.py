@@ -25,6 +25,7 @@ from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.checkpoint import load_dense, model_directory, read_run
 from pipeline.models.seq2seq import set_dropout
 from pipeline.training.branches import begin, clear
+from pipeline.training.devices import micro_batch_tokens, training_device
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.precision import resolve
@@ -94,10 +95,11 @@ def _recover(
         raise StudyError(f"{key}: the budget {budget} leaves {steps} steps for {rounds} rounds of recovery; raise it")
 
     torch.manual_seed(entry["seed"] + _SEED_OFFSET)
+    device = training_device()
     model = load_dense(source)
     set_dropout(model, entry["dropout"])
+    model.to(device)  # type: ignore[arg-type]
     peak = entry["learning_rate"] * entry["learning_rate_fraction"]
-    device = torch.device("cpu")
     precision = resolve(entry["precision"], device)
     state = TrainState.start(
         model,
@@ -118,6 +120,7 @@ def _recover(
         checkpoint_path=work / f"{name}.pt",
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
+        micro_batch_tokens=micro_batch_tokens(),
     )
     reached = 0
     if options.checkpoint_path.exists():

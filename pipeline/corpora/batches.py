@@ -46,6 +46,35 @@ class Batch:
             return self
         return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
+    def split(self, parts: int) -> list[Batch]:
+        """Return the rows, in order, in `parts` batches of nearly equal numbers of rows, or fewer where rows are fewer.
+
+        Each is as wide as its own longest sentences, as if it had been padded alone.
+        """
+        parts = min(parts, len(self))
+        if parts <= 1:
+            return [self]
+        return [self._rows(rows) for rows in torch.arange(len(self)).tensor_split(parts)]
+
+    def _rows(self, rows: torch.Tensor) -> Batch:
+        some = slice(int(rows[0]), int(rows[-1]) + 1)
+        source_length = int(self.source_mask[some].sum(1).max())
+        target_length = int((self.labels[some] != IGNORED).sum(1).max())
+        return Batch(
+            source=self.source[some, :source_length],
+            source_mask=self.source_mask[some, :source_length],
+            decoder_input=self.decoder_input[some, :target_length],
+            labels=self.labels[some, :target_length],
+            indices=self.indices[some],
+        )
+
+    def within(self, padded_tokens: int | None) -> list[Batch]:
+        """Return the rows in batches whose longest side x rows is at most `padded_tokens`; a longer sentence is alone."""
+        if padded_tokens is None:
+            return [self]
+        rows_at_once = max(1, padded_tokens // max(self.source.shape[1], self.labels.shape[1]))
+        return self.split(-(-len(self) // rows_at_once))
+
 
 def _padded(tokens: TokenArray, indices: Ints) -> tuple[Ints, NDArray[np.bool_], Ints]:
     """Return the ids (B, L + 1) with padding behind them, which of them are tokens (B, L + 1), and the lengths (B,)."""

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from pipeline.budget import Budget, Cost, Ledger
 from pipeline.corpora.batches import BatchStream
@@ -20,6 +19,7 @@ from pipeline.models.checkpoint import load_dense, read_run, save_dense
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
 from pipeline.training.branches import begin, clear
+from pipeline.training.devices import micro_batch_tokens, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.objectives import CrossEntropy, Objective
@@ -41,7 +41,7 @@ def distill(
 
     Teacher passes (word level) and decoding (sequence level) are paid from the same budget as the student's updates.
     """
-    device = torch.device("cpu")
+    device = training_device()
     precision = resolve(entry["precision"], device)
     taught = read_teacher(translations)
     teacher_path = pretrained / taught["teacher"] / "seconds"
@@ -67,8 +67,10 @@ def distill(
             seconds_per_step=_teacher_seconds(entry, taught["size"]),
             until=until,
         )
+        teacher = load_dense(teacher_path)
+        teacher.to(device)  # type: ignore[arg-type]
         objective = WordDistillation(
-            teacher=forward_of(load_dense(teacher_path).eval(), precision=precision),
+            teacher=forward_of(teacher, precision=precision),
             label_smoothing=entry["label_smoothing"],
             alpha=entry["alpha"],
             temperature=entry["temperature"],
@@ -81,6 +83,7 @@ def distill(
 
     model = build(size_of(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
     scale_initial(model, base_width=entry["mup_base_width"])
+    model.to(device)  # type: ignore[arg-type]
     state = TrainState.start(
         model,
         stream=stream(),
@@ -99,6 +102,7 @@ def distill(
         checkpoint_path=work / "progress.pt",
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
+        micro_batch_tokens=micro_batch_tokens(),
     )
     begin(work, out=out)
     if options.checkpoint_path.exists():

@@ -29,6 +29,7 @@ from pipeline.files import write_json
 from pipeline.models.seq2seq import build
 from pipeline.progress import progress
 from pipeline.study import SizeSpec, Study
+from pipeline.training.devices import finish_work, micro_batch_tokens, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import LoopOptions, train
 from pipeline.training.objectives import CrossEntropy, Objective
@@ -56,12 +57,16 @@ def step_seconds(
     torch.set_num_threads(1)
     corpus, training = PreparedCorpus.open(corpus_path), study.training
     dropout = training.dropout if size.dropout is None else size.dropout
+    device = training_device()
     model = build(size, vocab_size=corpus.vocab_size, dropout=dropout, seed=0)
-    precision = resolve(training.precision, torch.device("cpu"))
+    model.to(device)  # type: ignore[arg-type]
+    precision = resolve(training.precision, device)
     objective: Objective = CrossEntropy(label_smoothing=training.label_smoothing)
     if teacher is not None:
+        teaches = build(teacher, vocab_size=corpus.vocab_size, seed=0).eval()
+        teaches.to(device)
         objective = WordDistillation(
-            teacher=forward_of(build(teacher, vocab_size=corpus.vocab_size, seed=0).eval(), precision=precision),
+            teacher=forward_of(teaches, precision=precision),
             label_smoothing=training.label_smoothing,
             alpha=study.distill.alpha,
             temperature=study.distill.temperature,
@@ -89,15 +94,18 @@ def step_seconds(
         validate=lambda model: 0.0,
         checkpoint_path=Path(os.devnull),
         checkpoint_seconds=float("inf"),
-        device=torch.device("cpu"),
+        device=device,
+        micro_batch_tokens=micro_batch_tokens(),
     )
     fastest = np.full(steps, np.inf)
     for _ in range(_PASSES):
         state.stream.load_state({"epoch": 0, "position": 0})
         train(state, options, phase=kind, until=state.step + _WARMUP_STEPS, schedule=lambda step: 1.0)
+        finish_work(device)
         for number in range(steps):
             started = time.perf_counter()
             train(state, options, phase=kind, until=state.step + 1, schedule=lambda step: 1.0)
+            finish_work(device)
             fastest[number] = min(fastest[number], time.perf_counter() - started)
     return float(fastest.mean())
 
@@ -169,7 +177,8 @@ def calibrate(
     for size in progress(candidates if students and "decode" in kinds else [], desc="calibrate decoding", unit="size"):
         seconds = _mean_of_processes(decode_seconds, processes, study, size, corpus_path, sentences=512)
         measured["decode"][size.key] = round(seconds, 7)
-    precision = resolve(study.training.precision, torch.device("cpu"))
+    device = training_device()
+    precision = resolve(study.training.precision, device)
     result = Calibration(
         train_step_seconds=measured["train"],
         finetune_step_seconds=measured["finetune"],
@@ -181,7 +190,8 @@ def calibrate(
             "processes": processes,
             "precision": precision,
             "torch": torch.__version__,
-        },
+        }
+        | ({"gpu": torch.cuda.get_device_name(device)} if device.type == "cuda" else {}),
     )
     write_json(path, {name: getattr(result, name) for name in Calibration.__dataclass_fields__})
     return result

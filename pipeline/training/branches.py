@@ -12,8 +12,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from pipeline.files import remove_leftovers, remove_whole, write_json
+from pipeline.files import read_json, remove_leftovers, remove_whole, write_json
 from pipeline.training.loop import Diverged, LoopOptions, train
+from pipeline.training.parallel import leads, say, wait
 from pipeline.training.schedules import cooldown, decay_start, trunk
 from pipeline.training.state import TrainState, load_checkpoint, save_checkpoint
 
@@ -49,7 +50,8 @@ def run_branches(
     """Train the trunk and every branch; return {branch name: "ok" | "diverged"}.
 
     `finish` is called once with the state at the end of each branch and must write atomically: a branch whose status
-    file lies in `work` is not trained again. State travels trunk -> branch -> back to the trunk through checkpoints.
+    file lies in `work` is not trained again. State travels trunk -> branch -> back to the trunk through checkpoints. Under
+    torchrun all processes call this; the first one alone calls `finish` and writes.
     """
     trunk_path, progress_path = work / "trunk.pt", options.checkpoint_path
     ordered = sorted(
@@ -63,11 +65,11 @@ def run_branches(
     warm = partial(trunk, warmup_steps=schedule.warmup_steps)
 
     resumed = load_checkpoint(progress_path) if progress_path.exists() else None
-    statuses: dict[str, str] = {}
+    done = {branch.name: work / f"{branch.name}.status.json" for branch in ordered}
+    statuses: dict[str, str] = {name: read_json(path) for name, path in done.items() if path.exists()}
+    wait()  # until every process has seen the same files
     for branch in ordered:
-        done = work / f"{branch.name}.status.json"
-        if done.exists():
-            statuses[branch.name] = "ok" if done.read_text(encoding="utf-8").strip() == '"ok"' else "diverged"
+        if branch.name in statuses:
             continue
         decay = partial(
             cooldown,
@@ -90,13 +92,15 @@ def run_branches(
             resumed = None
             ends = frozenset({branch.total_steps})
             train(state, options, phase=branch.name, until=branch.total_steps, schedule=decay, validate_at=ends)
-            finish(branch, state)
+            if leads():
+                finish(branch, state)
             statuses[branch.name] = "ok"
         except Diverged as fault:
-            print(f"{branch.name}: {fault}; the run is marked diverged and the study goes on")
+            say(f"{branch.name}: {fault}; the run is marked diverged and the study goes on")
             statuses[branch.name] = "diverged"
-        write_json(done, statuses[branch.name])
-        progress_path.unlink(missing_ok=True)
+        if leads():
+            write_json(done[branch.name], statuses[branch.name])
+            progress_path.unlink(missing_ok=True)
     return statuses
 
 

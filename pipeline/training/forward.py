@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pipeline.corpora.batches import Batch
 from pipeline.models.seq2seq import PAD
+from pipeline.training.devices import compiles
 from pipeline.training.parametrization import rate_factors
 from pipeline.training.precision import autocast
 from pipeline.training.sublayers import (
@@ -50,11 +51,17 @@ class Forward(Protocol):
 
 
 class ReferenceForward:
-    """transformers' own modules, under autocast."""
+    """transformers' own modules, under autocast; on a GPU with fused attention, compiled if so wished."""
 
-    def __init__(self, model: Model, *, precision: str, mup_base_width: int | None = None) -> None:
+    def __init__(
+        self, model: Model, *, precision: str, mup_base_width: int | None = None, compiled: bool = False
+    ) -> None:
         self.model = model
         self.precision = precision
+        if model.device.type == "cuda":
+            model.set_attn_implementation("sdpa")  # of this object alone: a saved config does not name it
+        # Compiled beside the model, whose parameters keep their names; dynamic, as every batch has another shape.
+        self._encoder_decoder = torch.compile(model.model, dynamic=True) if compiled else model.model
         rates = rate_factors(model, base_width=mup_base_width)
         leaves = [Leaf((name,), precise=True, rate=rate) for name, rate in rates.items()]
         self.weights = FlatWeights(model, leaves, dtype=torch.float32)
@@ -62,7 +69,7 @@ class ReferenceForward:
     def states(self, batch: Batch) -> Tensor:
         """Return the decoder's final states (B x T, d) in the format of the matmuls."""
         with autocast(self.precision, batch.source.device):
-            states = self.model.model(
+            states = self._encoder_decoder(
                 input_ids=batch.source,
                 attention_mask=batch.source_mask,
                 decoder_input_ids=batch.decoder_input,
@@ -190,5 +197,6 @@ def _leaves(model: Any, rates: dict[str, float]) -> list[Leaf]:
 
 def forward_of(model: Model, *, precision: str, mup_base_width: int | None = None) -> Forward:
     """Return the fastest way to run this model where it lies; with a base width its learning rates follow muP."""
-    kind = FusedForward if model.device.type == "cpu" else ReferenceForward
-    return kind(model, precision=precision, mup_base_width=mup_base_width)
+    if model.device.type == "cpu":
+        return FusedForward(model, precision=precision, mup_base_width=mup_base_width)
+    return ReferenceForward(model, precision=precision, mup_base_width=mup_base_width, compiled=compiles())

@@ -11,9 +11,11 @@ from typing import Any
 
 import torch
 
+from pipeline.corpora.batches import Batch
 from pipeline.progress import progress
 from pipeline.training.interrupts import Interrupted, StopRequest
 from pipeline.training.objectives import Objective
+from pipeline.training.parallel import add_up, gathered, share_of
 from pipeline.training.pricing import Price
 from pipeline.training.state import TrainState, save_checkpoint
 
@@ -34,6 +36,29 @@ class LoopOptions:
     checkpoint_path: Path
     checkpoint_seconds: float
     device: torch.device
+    micro_batch_tokens: int | None = None  # padded, that one process computes with at once; None: a whole batch
+
+
+def _gradient(state: TrainState, options: LoopOptions, batch: Batch) -> float:
+    """Put the gradient of a batch's mean loss a token into the flat weights, and return that loss.
+
+    The batch is cut over the processes, and each share into micro-batches; a part's mean counts by its target tokens, so
+    that all parts together have the loss and the gradient of the whole batch.
+    """
+    weights = state.forward.weights
+    share = share_of(batch)
+    losses: list[torch.Tensor] = []
+    for part in share.within(options.micro_batch_tokens) if share else ():
+        loss = options.objective(state.forward, part.to(options.device), step=state.step)
+        if part is not batch:
+            loss = loss * (part.target_tokens / batch.target_tokens)
+        loss.backward()
+        weights.gather_gradient(add=bool(losses))
+        losses.append(loss.detach())
+    if not losses:
+        weights.gradient.zero_()
+    add_up(weights.gradient)
+    return float(gathered(sum(loss.item() for loss in losses)).sum())
 
 
 def _note(state: TrainState, options: LoopOptions, phase: str, rate: float) -> None:
@@ -71,7 +96,9 @@ def train(
     """Advance `state` to step `until` in place.
 
     `schedule` maps a step to a factor of the peak rate. Validation happens after the steps in `validate_at`. Raises
-    Diverged on a loss that is not finite, and Interrupted after saving when SIGTERM or SIGINT came.
+    Diverged on a loss that is not finite, and Interrupted after saving when SIGTERM or SIGINT came. Under torchrun all
+    processes make every step together, stop at the same one whichever of them got the signal, and the first one saves. The
+    ledger is charged for whole batches, once; seconds stay those of the one process that was calibrated.
     """
     model, optimizer, weights = state.model, state.optimizer, state.forward.weights
     model.train()
@@ -81,16 +108,13 @@ def train(
     with StopRequest() as stop, progress(total=until, desc=phase, unit="step") as bar:
         bar.update(state.step)
         while state.step < until:
-            batch = next(state.stream).to(options.device)
+            batch = next(state.stream)
             rate = schedule(state.step)
             for group in optimizer.param_groups:
                 group["lr"] = rate * options.peak_rate * group["rate_factor"]
-            loss = options.objective(state.forward, batch, step=state.step)
-            value = loss.item()
+            value = _gradient(state, options, batch)
             if not math.isfinite(value):
                 raise Diverged(f"loss {value} at step {state.step} of {phase}")
-            loss.backward()
-            weights.gather_gradient()
             weights.clip(options.clip_norm)
             optimizer.step()
             if mask is not None:
@@ -107,8 +131,11 @@ def train(
             if state.step in validate_at:
                 _note(state, options, phase, rate)
                 bar.set_postfix(valid=f"{state.curve[-1]['valid_loss']:.3f}")
-            if stop.number or time.monotonic() - last_save > options.checkpoint_seconds:
+            # Signals and clocks differ between processes, and saving takes all of them.
+            due = time.monotonic() - last_save > options.checkpoint_seconds
+            stops, saves = gathered(stop.number, due).amax(0).tolist()
+            if stops or saves:
                 save_checkpoint(options.checkpoint_path, {"phase": phase, "state": state.state_dict()})
                 last_save = time.monotonic()
-                if stop.number:
-                    raise Interrupted(stop.number, str(options.checkpoint_path))
+                if stops:
+                    raise Interrupted(int(stops), str(options.checkpoint_path))

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-import torch
 
 from pipeline.budget import Budget, Cost, Ledger
 from pipeline.corpora.batches import BatchStream
@@ -19,8 +18,10 @@ from pipeline.models.checkpoint import save_dense
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
 from pipeline.training.branches import TRUNK, Branch, Schedule, begin, clear, curve_points, run_branches
+from pipeline.training.devices import micro_batch_tokens, training_device
 from pipeline.training.loop import LoopOptions
 from pipeline.training.objectives import CrossEntropy
+from pipeline.training.parallel import leads, wait
 from pipeline.training.parametrization import scale_initial
 from pipeline.training.precision import resolve
 from pipeline.training.pricing import step_price, total_costs
@@ -73,10 +74,11 @@ def pretrain(
     """Train the trunk and every branch of one run and write `out`; return a one-line summary.
 
     `out` gets a model directory a branch (``seconds``, ``seconds-early``, ...), curve.csv and metrics.json. A branch
-    that diverged has no directory, and metrics.json says so.
+    that diverged has no directory, and metrics.json says so. Under torchrun all processes call this within
+    `parallel.joined`; the first one writes, and the others return an empty line.
     """
     size = size_of(entry)
-    device = torch.device("cpu")
+    device = training_device()
     price = step_price(size, vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry))
 
     def stream() -> BatchStream:
@@ -95,6 +97,7 @@ def pretrain(
 
     model = build(size, vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
     scale_initial(model, base_width=entry["mup_base_width"])
+    model.to(device)  # type: ignore[arg-type]
     precision = resolve(entry["precision"], device)
     state = TrainState.start(
         model,
@@ -114,6 +117,7 @@ def pretrain(
         checkpoint_path=work / "progress.pt",
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
+        micro_batch_tokens=micro_batch_tokens(),
     )
     tokenizer = corpus.tokenizer()
 
@@ -143,7 +147,9 @@ def pretrain(
     )
     begin(work, out=out)
     statuses = run_branches(state, options, branches=branches, schedule=schedule, work=work, finish=finish)
-    return _collect(key, out=out, work=work, branches=branches, statuses=statuses)
+    summary = _collect(key, out=out, work=work, branches=branches, statuses=statuses) if leads() else ""
+    wait()
+    return summary
 
 
 def _collect(key: str, *, out: Path, work: Path, branches: list[Branch], statuses: dict[str, str]) -> str:

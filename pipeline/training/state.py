@@ -14,7 +14,9 @@ from pipeline.budget import Ledger
 from pipeline.corpora.batches import BatchStream
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path
+from pipeline.training.devices import random_state, set_random_state
 from pipeline.training.forward import Forward, forward_of
+from pipeline.training.parallel import count, gathered_objects, leads, part_random_numbers, rank, wait
 
 
 @dataclass(kw_only=True)
@@ -40,13 +42,17 @@ class TrainState:
         cls, model: Any, *, stream: BatchStream, precision: str, learning_rate: float, mup_base_width: int | None,
         weight_decay: float, paid: Ledger,
     ) -> TrainState:  # fmt: skip
-        """Return the state before a model's first step; `paid` is what was spent on it before."""
+        """Return the state before a model's first step, where the model lies; `paid` is what was spent on it before."""
+        part_random_numbers()
         forward = forward_of(model, precision=precision, mup_base_width=mup_base_width)
         optimizer = forward.weights.adamw(learning_rate=learning_rate, weight_decay=weight_decay)
         return cls(model=model, forward=forward, optimizer=optimizer, stream=stream, ledger=paid)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the state as tensors, numbers, strings, lists and dicts: what `weights_only` loading admits."""
+        """Return the state as tensors, numbers, strings, lists and dicts: what `weights_only` loading admits.
+
+        Random generators are those of every process; all processes must call this together.
+        """
         return {
             "model": self.model.state_dict(),
             "optimizer": self.optimizer.state_dict(),
@@ -57,27 +63,46 @@ class TrainState:
             "curve": self.curve,
             "loss_sum": self.loss_sum,
             "loss_count": self.loss_count,
-            "rng": torch.get_rng_state(),
+            "rng": gathered_objects(random_state(self._device)),
         }
 
     def load_state_dict(self, data: dict[str, Any]) -> None:
-        """Restore what `state_dict` returned, torch's random generator included."""
+        """Restore what `state_dict` returned, this process's random generators included.
+
+        StudyError when another number of processes or another kind of device made it: no random number would be the same.
+        """
+        generators, device = data["rng"], self._device
+        if len(generators) != count() or generators[0].keys() != random_state(device).keys():
+            made = f"{len(generators)} process(es) on {'a GPU' if 'cuda' in generators[0] else 'the CPU'}"
+            raise StudyError(
+                f"the checkpoint was made by {made}, and goes on exactly only there; run it so again, or delete .work/ to "
+                "start anew"
+            )
         self.model.load_state_dict(data["model"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.stream.load_state(data["stream"])
-        self.masks = data["masks"]
+        self.masks = {name: mask.to(device) for name, mask in data["masks"].items()}
         self.step = data["step"]
         self.ledger = Ledger.from_dict(data["ledger"])
         self.curve = list(data["curve"])
         self.loss_sum = data["loss_sum"]
         self.loss_count = data["loss_count"]
-        torch.set_rng_state(data["rng"])
+        set_random_state(generators[rank()], device)
+
+    @property
+    def _device(self) -> torch.device:
+        return self.forward.weights.master.device
 
 
 def save_checkpoint(path: Path, data: dict[str, Any]) -> None:
-    """Write a checkpoint atomically: a crash or a full disk leaves the one before it."""
-    with atomic_path(path) as temporary:
-        torch.save(data, temporary)
+    """Write a checkpoint atomically: a crash or a full disk leaves the one before it.
+
+    Of several processes the first one writes, and all return when it is there.
+    """
+    if leads():
+        with atomic_path(path) as temporary:
+            torch.save(data, temporary)
+    wait()
 
 
 def load_checkpoint(path: Path) -> dict[str, Any]:

@@ -99,14 +99,17 @@ class FlatWeights:
         return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
 
     @torch.no_grad()
-    def gather_gradient(self) -> None:
-        """Move the leaves' gradients to the flat one; a leaf that got none counts as 0."""
+    def gather_gradient(self, *, add: bool = False) -> None:
+        """Move the leaves' gradients to the flat one, or `add` them to it; a leaf that got none counts as 0.
+
+        Micro-batches are added up here, in fp32: a sum in the leaves would be rounded to the matmuls' format every time.
+        """
         for name, leaf in self._leaves.items():
             part = self._part(self.gradient, name, leaf)
-            if leaf.grad is None:
+            if leaf.grad is None and not add:
                 part.zero_()
-            else:
-                part.copy_(leaf.grad)
+            elif leaf.grad is not None:
+                (part.add_ if add else part.copy_)(leaf.grad)
                 leaf.grad = None
         for name, leaf in self._lookups.items():
             if leaf.grad is not None:
