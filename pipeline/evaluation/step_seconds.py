@@ -9,12 +9,12 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Executor, ProcessPoolExecutor
+from functools import partial
+from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import torch
 
 from pipeline.budget import Ledger
@@ -47,7 +47,7 @@ ENVIRONMENT = {
 KINDS = ("train", "finetune", "word", "decode")
 
 _WARMUP_STEPS = 4
-_PASSES = 2  # over the same batches; the faster of each counts, so that a hiccup of the machine does not
+_ROUNDS = 3  # over all measurements, the fastest of each counts: a slow minute of the machine must not slow one size
 
 
 def step_seconds(
@@ -97,17 +97,12 @@ def step_seconds(
         device=device,
         micro_batch_tokens=micro_batch_tokens(),
     )
-    fastest = np.full(steps, np.inf)
-    for _ in range(_PASSES):
-        state.stream.load_state({"epoch": 0, "position": 0})
-        train(state, options, phase=kind, until=state.step + _WARMUP_STEPS, schedule=lambda step: 1.0)
-        finish_work(device)
-        for number in range(steps):
-            started = time.perf_counter()
-            train(state, options, phase=kind, until=state.step + 1, schedule=lambda step: 1.0)
-            finish_work(device)
-            fastest[number] = min(fastest[number], time.perf_counter() - started)
-    return float(fastest.mean())
+    train(state, options, phase=kind, until=_WARMUP_STEPS, schedule=lambda step: 1.0)
+    finish_work(device)
+    started = time.perf_counter()
+    train(state, options, phase=kind, until=_WARMUP_STEPS + steps, schedule=lambda step: 1.0)
+    finish_work(device)
+    return (time.perf_counter() - started) / steps
 
 
 def decode_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, sentences: int) -> float:
@@ -137,16 +132,14 @@ def decode_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, sentences
     # The engine's start-up is paid once for the whole corpus, not once a sentence: two counts tell it apart.
     lines = split.source_lines()[: 2 * sentences]
     seconds(lines[:sentences])
-    few, many = (min(seconds(lines[:count]) for _ in range(_PASSES)) for count in (len(lines) // 4, len(lines)))
+    few, many = (seconds(lines[:count]) for count in (len(lines) // 4, len(lines)))
     return (many - few) / (len(lines) - len(lines) // 4)
 
 
-def _mean_of_processes(work: Callable[..., float], processes: int, *arguments: Any, **options: Any) -> float:
-    """Run the same measurement in `processes` processes at once, in the study's environment, and return the mean."""
-    os.environ.update(ENVIRONMENT)  # glibc and OpenMP read theirs when a process starts
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(work, *arguments, **options) for _ in range(processes)]
-        return sum(future.result() for future in futures) / processes
+def _mean_of_processes(pool: Executor, processes: int, measure: Callable[[], float]) -> float:
+    """Run the same measurement in `processes` processes at once and return the mean."""
+    futures = [pool.submit(measure) for _ in range(processes)]
+    return sum(future.result() for future in futures) / processes
 
 
 def calibrate(
@@ -155,10 +148,16 @@ def calibrate(
     """Measure the `kinds` of step of a study, keep the others as they were, and write its calibration file; return it."""
     candidates = teacher_candidates(study)
     students = [study.size(key) for key in study.distill.students]
-    work: list[tuple[str, str, SizeSpec, SizeSpec | None]] = []
+    jobs: dict[tuple[str, str], Callable[[], float]] = {}
+    step = partial(step_seconds, study, corpus_path=corpus_path, steps=steps)
     for size in study.sizes:
-        work += [("train", size.key, size, None), ("finetune", size.key, size, None)]
-    work += [("word", word_key(size.key, teacher.key), size, teacher) for size in students for teacher in candidates]
+        jobs["train", size.key] = partial(step, size, kind="train", teacher=None)
+        jobs["finetune", size.key] = partial(step, size, kind="finetune", teacher=None)
+    for size, teacher in product(students, candidates):
+        jobs["word", word_key(size.key, teacher.key)] = partial(step, size, kind="word", teacher=teacher)
+    for size in candidates if students else ():
+        jobs["decode", size.key] = partial(decode_seconds, study, size, corpus_path, sentences=512)
+    jobs = {name: job for name, job in jobs.items() if name[0] in kinds}
     before = Calibration.load(study.name)
     measured: dict[str, dict[str, float]] = {
         "train": dict(before.train_step_seconds),
@@ -168,15 +167,12 @@ def calibrate(
     }
     for kind in kinds:
         measured[kind].clear()
-    work = [item for item in work if item[0] in kinds]
-    for kind, key, size, teacher in progress(work, desc="calibrate", unit="measurement"):
-        seconds = _mean_of_processes(
-            step_seconds, processes, study, size, corpus_path, kind=kind, teacher=teacher, steps=steps
-        )
-        measured[kind][key] = round(seconds, 6)
-    for size in progress(candidates if students and "decode" in kinds else [], desc="calibrate decoding", unit="size"):
-        seconds = _mean_of_processes(decode_seconds, processes, study, size, corpus_path, sentences=512)
-        measured["decode"][size.key] = round(seconds, 7)
+    os.environ.update(ENVIRONMENT)  # glibc and OpenMP read theirs when a process starts
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        rounds = [item for _ in range(_ROUNDS) for item in jobs.items()]
+        for (kind, key), job in progress(rounds, desc="calibrate", unit="measurement"):
+            seconds = round(_mean_of_processes(pool, processes, job), 7)
+            measured[kind][key] = min(seconds, measured[kind].get(key, seconds))
     device = training_device()
     precision = resolve(study.training.precision, device)
     result = Calibration(
