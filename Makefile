@@ -36,20 +36,37 @@ endef
 # What DVC adds to every command: advice about git and remotes.
 without_hints = { grep --line-buffered -vE '^(To track the changes with git|	git add |To enable auto staging|	dvc config core|Use .dvc push|$$)' || true; }
 
-.PHONY: help env study smoke test test-slow lint format lock
+# $(check_python): stop here when PYTHON is too old.
+define check_python
+test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
+	|| { echo "Python 3.11 or newer is needed (found: $(or $(PYTHON),none)); run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
+endef
+
+.PHONY: help env fairseq-env study smoke test test-slow lint format lock
 
 help: ## List the targets
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-10s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 env: .venv/.stamp ## Make .venv with every pinned package and the `tlc` command
 
 .venv/.stamp: requirements.lock pyproject.toml
-	@test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
-		|| { echo "Python 3.11 or newer is needed (found: $(or $(PYTHON),none)); run: make env PYTHON=/path/to/python3.11" >&2; exit 1; }
+	@$(check_python)
 	@echo "installing requirements.lock into .venv (some minutes the first time)"
 	@"$(PYTHON)" -m venv .venv
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.lock
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+fairseq-env: .venv-fairseq/.stamp ## Build .venv-fairseq, which benchmarks/train_throughput.py compares with
+
+# fairseq has no wheel and builds against the packages that are there, so what its build needs is installed before it.
+.venv-fairseq/.stamp: benchmarks/fairseq-requirements.txt
+	@$(check_python)
+	@echo "building fairseq into .venv-fairseq (some minutes; needs g++)"
+	@"$(PYTHON)" -m venv .venv-fairseq
+	@.venv-fairseq/bin/python -m pip install --quiet --disable-pip-version-check \
+		$$(grep -iE '^(cython|numpy|setuptools|torch|wheel)==' $<)
+	@.venv-fairseq/bin/python -m pip install --quiet --disable-pip-version-check --no-build-isolation -r $<
 	@touch $@
 
 study: env ## Run the default study; JOBS=n processes side by side (default: one a core)

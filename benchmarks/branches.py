@@ -129,13 +129,15 @@ def main() -> None:
         "--compared", type=int, default=2, help="how many of the budgets, from the longest, get planned runs"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--corpus", help="a prepared corpus; the study's by default")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     entries = expand(load_study(f"configs/{options.study}.yaml"), Calibration.load(options.study))["pretrain"]
     entry = next(entry for entry in entries.values() if entry["size"] == options.size)
     steps = [max(2, int(options.seconds / 2**rung / entry["seconds_per_step"])) for rung in range(RUNGS)]
     compared = steps[: options.compared]
-    corpus = f"artifacts/{options.study}/corpus"
+    corpus = options.corpus or f"artifacts/{options.study}/corpus"
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         seeded = [entry | {"seed": seed} for seed in range(options.seeds)]
         ladders = [pool.submit(final_losses, one, corpus, steps, planned=False) for one in seeded]
@@ -178,8 +180,8 @@ def main() -> None:
         "losses": rows,
         "equal": f"{options.size} of {options.study}, {options.seeds} seeds, the same batches, peak rate and steps",
     }
-    RESULTS.parent.mkdir(parents=True, exist_ok=True)
-    write_json(RESULTS, record)
+    options.results.parent.mkdir(parents=True, exist_ok=True)
+    write_json(options.results, record)
     print(json.dumps(record))
 
 

@@ -83,9 +83,9 @@ def identity(entry: dict[str, Any]) -> dict[str, Any]:
     return row | {"rule": rule, "budget": entry["budgets"]["seconds"]}
 
 
-def table() -> pd.DataFrame:
+def table(path: Path) -> pd.DataFrame:
     """Return what has been measured so far."""
-    return pd.read_csv(RESULTS) if RESULTS.exists() else pd.DataFrame(columns=[*IDENTITY, "steps", "valid_loss"])
+    return pd.read_csv(path) if path.exists() else pd.DataFrame(columns=[*IDENTITY, "steps", "valid_loss"])
 
 
 def print_best(rows: pd.DataFrame) -> None:
@@ -113,20 +113,22 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=1)
     parser.add_argument("--dropout", type=float)
     parser.add_argument("--batch-tokens", type=int)
+    parser.add_argument("--corpus", help="a prepared corpus; the study's by default")
+    parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
-    done = {tuple(row) for row in table()[IDENTITY].itertuples(index=False)}
+    done = {tuple(row) for row in table(options.results)[IDENTITY].itertuples(index=False)}
     missing = [entry for entry in runs(options) if tuple(identity(entry)[name] for name in IDENTITY) not in done]
-    corpus = f"artifacts/{options.study}/corpus"
+    corpus = options.corpus or f"artifacts/{options.study}/corpus"
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         pending = {pool.submit(train_once, entry, corpus): entry for entry in missing}
         for future in progress(as_completed(pending), desc="runs", unit="run", total=len(pending)):
             row = identity(pending[future]) | future.result()
-            RESULTS.parent.mkdir(parents=True, exist_ok=True)
-            with atomic_path(RESULTS) as temporary:
-                rows = pd.concat([table(), pd.DataFrame([row])]).sort_values(IDENTITY)
+            options.results.parent.mkdir(parents=True, exist_ok=True)
+            with atomic_path(options.results) as temporary:
+                rows = pd.concat([table(options.results), pd.DataFrame([row])]).sort_values(IDENTITY)
                 rows.to_csv(temporary, index=False, lineterminator="\n")
-    print_best(table())
+    print_best(table(options.results))
 
 
 if __name__ == "__main__":

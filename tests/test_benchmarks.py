@@ -1,4 +1,4 @@
-"""Benchmarks end with one JSON object that names its peers, ratios and what was kept equal."""
+"""Benchmarks end with one JSON object that names its peers, ratios and what was kept equal; their parts do what they say."""
 
 from __future__ import annotations
 
@@ -6,36 +6,53 @@ import json
 import os
 import subprocess
 import sys
+from multiprocessing import Pipe
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-ARGUMENTS = {
-    "gpu_throughput": [
-        "--cpu",
-        "--d-model",
-        "16",
-        "--layers",
-        "1",
-        "--rows",
-        "2",
-        "--gemm-width",
-        "64",
-        "--rounds",
-        "1",
-    ],
-    "train_throughput": ["--d-model", "16", "--rounds", "1"],
-}
+from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.errors import StudyError
+from throughput.comparison import Comparison
+from throughput.fairseq_corpus import fairseq_job
+from throughput.search import CHOICES, search
+from throughput.sides import CORES, Tuning
+from throughput.teams import Side, Team, Turn
+from throughput.turns import Turns
+from throughput.workload import Workload
 
 
-@pytest.mark.parametrize("path", sorted(Path("benchmarks").glob("*.py")), ids=lambda path: path.stem)
-def test_the_last_line_is_the_contracts_json(path: Path) -> None:
-    command = [sys.executable, str(path), *ARGUMENTS[path.stem]]
-    answer = subprocess.run(command, capture_output=True, text=True, check=True)
-    record = json.loads(answer.stdout.splitlines()[-1])
-    assert record["benchmark"] == path.stem
+def _record(script: str, *arguments: str) -> tuple[str, dict[str, Any]]:
+    """Run a benchmark and return its first line, and its last one read as JSON."""
+    command = [sys.executable, f"benchmarks/{script}.py", *arguments]
+    answer = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert answer.returncode == 0, answer.stderr
+    first, *_, last = answer.stdout.splitlines()
+    record = json.loads(last)
+    assert record["benchmark"] == script
     assert {"machine", "ours", "peers", "ratio", "equal"} <= set(record)
-    assert set(record["ratio"]) == set(record["peers"])
+    assert set(record["peers"]) == set(record["ratio"])
+    return first, record
+
+
+def test_the_engine_against_its_peers(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    places = ["--corpus", str(corpus.path), "--fairseq-env", str(tmp_path / "absent")]
+    small = ["--d-model", "16", "--rounds", "2", "--steps", "2", "--peers", "trainer", "plain_loop", "fairseq"]
+    first, record = _record("train_throughput", *small, *places)
+    assert first.startswith("fairseq: skipped")
+    assert set(record["peers"]) == {"trainer", "plain_loop"}
+    for peer, ratios in record["ratio"].items():
+        for size, ratio in ratios.items():
+            low, high = record["spread"][peer][size]
+            assert 0 < low <= ratio <= high
+            assert min(record["ours"][size], record["peers"][peer][size], record["peak_bytes"][peer][size]) > 0
+            assert 0 < record["share_of_gemm"][peer][size] < 1
+
+
+def test_a_gpus_benchmark_tried_on_a_cpu() -> None:
+    small = ["--cpu", "--d-model", "16", "--layers", "1", "--rows", "2", "--gemm-width", "64", "--rounds", "1"]
+    _, record = _record("gpu_throughput", *small)
     for peer, ratios in record["ratio"].items():
         for size, ratio in ratios.items():
             assert ratio == pytest.approx(record["ours"][size] / record["peers"][peer][size])
@@ -51,3 +68,123 @@ def test_without_a_gpu_its_benchmark_is_one_clear_line() -> None:
     assert answer.returncode == 1
     assert answer.stderr.count("\n") == 1
     assert "no GPU here" in answer.stderr
+
+
+def test_branches_against_planned_runs(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    small = ["--study", "smoke", "--size", "w16x1", "--seconds", "0.4", "--compared", "1", "--seeds", "2"]
+    first, record = _record("branches", *small, "--corpus", str(corpus.path), "--results", str(tmp_path / "out.json"))
+    assert "branch" in first
+    assert json.loads((tmp_path / "out.json").read_text(encoding="utf-8")) == record
+    (row,) = record["losses"]
+    assert len(row["branch_loss"]) == 2
+    assert row["low_percent"] < row["difference_percent"] < row["high_percent"]
+    assert record["ratio"]["planned_runs"] > 1
+
+
+def test_a_sweep_of_learning_rates_goes_on_from_what_it_has(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    rates = ["0.001", "0.004"]
+    small = ["--study", "smoke", "--width", "16", "--layers", "1", "--seconds", "0.4", "--corpus", str(corpus.path)]
+    command = [sys.executable, "benchmarks/learning_rates.py", *small, "--results", str(tmp_path / "rates.csv")]
+    subprocess.run([*command, "--rate", *rates], check=True, capture_output=True)
+    before = (tmp_path / "rates.csv").read_text(encoding="utf-8")
+    answer = subprocess.run([*command, "--rate", *rates], check=True, capture_output=True, text=True)
+    assert (tmp_path / "rates.csv").read_text(encoding="utf-8") == before
+    assert len(before.splitlines()) == 3
+    assert "at the edge of the rates tried" in answer.stdout
+
+
+def turn(seconds: float, tokens: int, flops: int = 0, peak_bytes: int = 0) -> Turn:
+    return Turn(seconds=seconds, tokens=tokens, flops=flops, peak_bytes=peak_bytes)
+
+
+def test_ratios_are_taken_round_by_round() -> None:
+    comparison = Comparison(
+        turns={
+            "ours": [turn(1, 200), turn(4, 400), turn(1, 200, peak_bytes=7)],  # 200, 100, 200 tokens a second
+            "peer": [turn(2, 100), turn(8, 200), turn(4, 100, peak_bytes=5)],  # 50, 25, 25
+        },
+        round_flops=[1000, 2000, 1000],
+        processes={"ours": 2, "peer": 1},
+        descriptions={},
+        equal="",
+        ours="ours",
+        gemm_turns=[turn(1, 0, flops=8000), turn(2, 0, flops=20000), turn(1, 0, flops=5000)],
+    )
+    assert comparison.ratios("peer") == [4, 4, 8]
+    assert comparison.tokens_per_second("ours") == 200
+    assert comparison.tokens_per_second("peer") == 25
+    assert comparison.gemm_flops_per_second() == 10000
+    assert comparison.peak_share("ours") == pytest.approx(2000 / 10000)  # of 2000, 1000 and 2000
+    assert comparison.peak_share("peer") == pytest.approx(250 / 10000)  # of 500, 250 and 250
+    assert (comparison.peak_bytes("ours"), comparison.peak_bytes("peer")) == (7, 5)
+
+
+def test_a_program_that_runs_by_itself_is_counted_turn_by_turn() -> None:
+    ours, theirs = Pipe()
+    turns = Turns(theirs)
+    for steps in (2, 1, 9):
+        ours.send(steps)
+    assert turns.wait() == 2
+    turns.count_step(10)
+    assert not ours.poll()
+    turns.count_step(20)
+    assert ours.recv()["tokens"] == 30
+    turns.count_step(5)
+    assert ours.recv()["tokens"] == 5
+    ours.close()
+    with pytest.raises(SystemExit):
+        turns.wait()
+
+
+def test_a_worker_has_the_variables_of_its_side_alone_and_its_end_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "7")
+    monkeypatch.setenv("MALLOC_TRIM_THRESHOLD_", "1")
+    python = tmp_path / "python"
+    python.write_text(
+        "#!/bin/sh\necho threads=$OMP_NUM_THREADS trim=$MALLOC_TRIM_THRESHOLD_\nexit 1\n", encoding="utf-8"
+    )
+    python.chmod(0o755)
+    side = Side(
+        name="short", description="", module="none", environment={"MALLOC_TRIM_THRESHOLD_": "5"}, python=str(python)
+    )
+    with Team(side, {"d_model": 1}, logs=tmp_path) as team, pytest.raises(RuntimeError, match="threads= trim=5"):
+        team.turn(1)
+
+
+def test_the_search_ends_with_the_fastest_settings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def pretended(sides: list[Side], *arguments: object, **options: object) -> dict[str, list[Turn]]:
+        def seconds(side: Side) -> float:
+            eager, bf16 = side.settings["attention"] == "eager", side.settings["arguments"]["bf16"]
+            wrong = [eager != bf16, not bf16, side.settings["arguments"]["optim"] != "adamw_torch"]
+            wrong += [side.processes != CORES, side.environment["OMP_NUM_THREADS"] != "1", len(side.environment) == 1]
+            return 1 + sum(wrong)
+
+        return {side.name: [turn(seconds(side), 60)] for side in sides}
+
+    monkeypatch.setattr("throughput.search.alternate", pretended)
+    choices = list(search({}, rounds=1, steps=1, logs=tmp_path))
+    assert len(choices) >= len(CHOICES)
+    winner, rate = next(iter(choices[-1][1].items()))
+    assert rate == 60
+    assert winner == Tuning(attention="eager", bf16=True, optim="adamw_torch", processes=CORES, threads=1, malloc=True)
+
+
+def test_fairseq_reads_the_same_tokens_in_the_same_batches(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    workload = Workload.of({"corpus": str(corpus.path), "d_model": 16, "steps": 3})
+    batches = workload.batches()
+    job = fairseq_job(workload, batches, tmp_path / "fairseq")
+    assert job["batch_rows"] == [len(batch) for batch in batches]
+    targets = [row[row >= 0].tolist()[:-1] for batch in batches for row in batch.labels]  # without </s>
+    sources = [row[row != 1].tolist()[:-1] for batch in batches for row in batch.source]
+    for side, sentences in (("source", sources), ("target", targets)):
+        lines = (tmp_path / "fairseq" / f"train.source-target.{side}").read_text(encoding="utf-8").splitlines()
+        assert [[int(token) for token in line.split()] for line in lines] == sentences
+        entries = (tmp_path / "fairseq" / f"dict.{side}.txt").read_text(encoding="utf-8").splitlines()
+        assert [int(entry.split()[0]) for entry in entries] == list(range(4, corpus.vocab_size))
+
+
+def test_a_missing_corpus_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
+    with pytest.raises(StudyError, match="dvc repro prepare@default"):
+        Workload.of({"corpus": str(tmp_path), "d_model": 16, "steps": 1})
