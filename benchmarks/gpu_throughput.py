@@ -28,6 +28,7 @@ from pipeline.study import SizeSpec
 from pipeline.training.devices import finish_work
 from pipeline.training.forward import FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy
+from pipeline.training.pricing import padded_positions
 
 VOCABULARY, LENGTH, LAYERS, SMOOTHING = 32000, 128, 6, 0.1
 RESULT = Path("benchmarks", "results", "gpu_throughput.json")
@@ -84,14 +85,7 @@ def step_speed(size: SizeSpec, device: torch.device, *, rows: int, compiled: boo
         weights.refresh()
 
     seconds = seconds_of(step, device, rounds)
-    flops = train_flops(
-        size,
-        batch=rows,
-        source_length=LENGTH,
-        target_length=LENGTH,
-        scored_positions=rows * LENGTH,
-        vocab_size=VOCABULARY,
-    )
+    flops = train_flops(size, padded_positions(batch), vocab_size=VOCABULARY)
     return {"flops_per_second": flops / seconds, "target_tokens_per_second": rows * LENGTH / seconds}
 
 

@@ -13,16 +13,7 @@ import pytest
 ARGUMENTS = {
     "gpu_throughput": [
         "--cpu",
-        "--d-model",
-        "16",
-        "--layers",
-        "1",
-        "--rows",
-        "2",
-        "--gemm-width",
-        "64",
-        "--rounds",
-        "1",
+        *["--d-model", "16", "--layers", "1", "--rows", "2", "--gemm-width", "64", "--rounds", "1"],
     ],
     "train_throughput": ["--d-model", "16", "--rounds", "1"],
 }
