@@ -28,12 +28,13 @@ from pipeline.study import SizeSpec
 from pipeline.training.devices import finish_work
 from pipeline.training.forward import FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy
+from pipeline.training.pricing import padded_positions
 
 VOCABULARY, LENGTH, LAYERS, SMOOTHING = 32000, 128, 6, 0.1
 RESULT = Path("benchmarks", "results", "gpu_throughput.json")
 
 
-def seconds_of(work: Callable[[], None], device: torch.device, rounds: int) -> float:
+def seconds_of(work: Callable[[], object], device: torch.device, rounds: int) -> float:
     """Return the median seconds of some work on a device, after as many rounds that do not count."""
     taken = []
     for _ in range(2 * rounds):
@@ -66,7 +67,8 @@ def random_batch(rows: int, device: torch.device) -> Batch:
 
 def step_speed(size: SizeSpec, device: torch.device, *, rows: int, compiled: bool, rounds: int) -> dict[str, float]:
     """Return a training step's FLOPs and target tokens a second."""
-    model: Any = build(size, vocab_size=VOCABULARY, dropout=0.1, seed=0).to(device).train()
+    model: Any = build(size, vocab_size=VOCABULARY, dropout=0.1, seed=0)
+    model.to(device).train()
     on_gpu = device.type == "cuda"
     forward = (
         ReferenceForward(model, precision="bf16", compiled=compiled)
@@ -84,14 +86,7 @@ def step_speed(size: SizeSpec, device: torch.device, *, rows: int, compiled: boo
         weights.refresh()
 
     seconds = seconds_of(step, device, rounds)
-    flops = train_flops(
-        size,
-        batch=rows,
-        source_length=LENGTH,
-        target_length=LENGTH,
-        scored_positions=rows * LENGTH,
-        vocab_size=VOCABULARY,
-    )
+    flops = train_flops(size, padded_positions(batch), vocab_size=VOCABULARY)
     return {"flops_per_second": flops / seconds, "target_tokens_per_second": rows * LENGTH / seconds}
 
 
