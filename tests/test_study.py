@@ -97,7 +97,6 @@ def test_the_expansion_has_every_run_and_teachers_are_larger_than_all_students()
 def test_the_default_study_is_as_wide_and_deep_as_it_must_be() -> None:
     study = load_study(Path("configs/default.yaml"))
     widths = {size.d_model: size.seeds for size in study.sizes if size.num_layers == 2}
-    assert len(widths) >= 4
-    assert all(widths[width] >= 3 for width in sorted(widths)[-3:])
+    assert sum(seeds >= 3 for seeds in widths.values()) >= 4
     assert len({size.num_layers for size in study.sizes}) >= 3
     assert study.report.limits >= 8
