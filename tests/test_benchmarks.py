@@ -70,6 +70,12 @@ def test_without_a_gpu_its_benchmark_is_one_clear_line() -> None:
     assert "no GPU here" in answer.stderr
 
 
+def test_operations_as_usual_and_as_the_engine_does_them() -> None:
+    first, record = _record("operations", "--d-model", "32", "--rounds", "2")
+    assert first.split() == ["usual", "ours", "ratio"]
+    assert all(ratio > 0 for ratio in record["ratio"]["usual"].values())
+
+
 def test_branches_against_planned_runs(corpus: PreparedCorpus, tmp_path: Path) -> None:
     small = ["--study", "smoke", "--size", "w16x1", "--seconds", "0.4", "--compared", "1", "--seeds", "2"]
     first, record = _record("branches", *small, "--corpus", str(corpus.path), "--results", str(tmp_path / "out.json"))
