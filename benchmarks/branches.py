@@ -15,6 +15,7 @@ import argparse
 import json
 import os
 import platform
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -26,6 +27,7 @@ import numpy as np
 from scipy import stats
 
 from pipeline.calibration import Calibration
+from pipeline.errors import StudyError
 from pipeline.expansion import expand
 from pipeline.files import write_json
 from pipeline.progress import progress
@@ -134,7 +136,12 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args()
     entries = expand(load_study(f"configs/{options.study}.yaml"), Calibration.load(options.study))["pretrain"]
-    entry = next(entry for entry in entries.values() if entry["size"] == options.size)
+    same = [entry for entry in entries.values() if entry["size"] == options.size]
+    if not same or same[0]["seconds_per_step"] is None:
+        raise StudyError(
+            f"study {options.study} has no calibrated size {options.size}; see `tlc plan --study {options.study}`"
+        )
+    entry = same[0]
     steps = [max(2, int(options.seconds / 2**rung / entry["seconds_per_step"])) for rung in range(RUNGS)]
     compared = steps[: options.compared]
     corpus = options.corpus or f"artifacts/{options.study}/corpus"
@@ -186,4 +193,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StudyError as error:
+        sys.exit(f"error: {error}")

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import sys
 import tempfile
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
@@ -20,6 +21,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.calibration import Calibration
+from pipeline.errors import StudyError
 from pipeline.expansion import expand
 from pipeline.files import atomic_path, read_json
 from pipeline.progress import progress
@@ -27,6 +29,13 @@ from pipeline.study import load_study
 
 RESULTS = Path("benchmarks/results/learning_rates.csv")
 IDENTITY = ["study", "rule", "size", "learning_rate", "dropout", "batch_tokens", "budget", "seed"]
+
+
+def calibrated(entry: dict[str, Any]) -> float:
+    """Return an entry's seconds a step; StudyError when there is none."""
+    if entry["seconds_per_step"] is None:
+        raise StudyError(f"size {entry['size']} is not calibrated; run `tlc calibrate --study {entry['study']}`")
+    return float(entry["seconds_per_step"])
 
 
 def train_once(entry: dict[str, Any], corpus_path: str) -> dict[str, Any]:
@@ -53,7 +62,10 @@ def runs(options: argparse.Namespace) -> list[dict[str, Any]]:
     entries = expand(load_study(f"configs/{options.study}.yaml"), Calibration.load(options.study))["pretrain"]
     chosen = []
     for width in options.width:
-        entry = next(e for e in entries.values() if e["d_model"] == width and e["num_layers"] == options.layers)
+        same = [e for e in entries.values() if e["d_model"] == width and e["num_layers"] == options.layers]
+        if not same:
+            raise StudyError(f"study {options.study} has no size of width {width} with {options.layers} layers")
+        entry = same[0] | {"seconds_per_step": calibrated(same[0])}
         for rate in options.rate:
             for seed in range(options.seeds):
                 changes = {
@@ -94,6 +106,9 @@ def print_best(rows: pd.DataFrame) -> None:
     means = rows.groupby([*groups, "learning_rate"], dropna=False)["valid_loss"].mean().reset_index()
     for key, group in means.groupby(groups, dropna=False):
         ordered = group.sort_values("learning_rate").reset_index(drop=True)
+        if ordered["valid_loss"].isna().all():
+            print(f"{' '.join(map(str, key))}: no run ended with a finite loss")
+            continue
         best = ordered["valid_loss"].idxmin()
         edge = " (at the edge of the rates tried)" if best in (0, len(ordered) - 1) else ""
         shown = ", ".join(f"{r.learning_rate:g}: {r.valid_loss:.3f}" for r in ordered.itertuples())
@@ -132,4 +147,7 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    main()
+    try:
+        main()
+    except StudyError as error:
+        sys.exit(f"error: {error}")

@@ -87,7 +87,7 @@ def mark_labels(d_model: int) -> Pair:
 def attention(d_model: int) -> Pair:
     """Attention without its projections, forward and backward: eager bf16 operations, and ours on split heads."""
     heads = max(1, d_model // 32)
-    layout = sublayers.Layout(SENTENCES, POSITIONS, -(-ROWS // ROW_MULTIPLE) * ROW_MULTIPLE)
+    layout = sublayers.Layout(batch=SENTENCES, length=POSITIONS, rows=-(-ROWS // ROW_MULTIPLE) * ROW_MULTIPLE)
     merged = torch.randn(layout.rows, 3 * d_model, dtype=BF16)
     mask = torch.ones(POSITIONS, POSITIONS).tril_()
     blocked = torch.zeros(POSITIONS, POSITIONS).masked_fill_(mask == 0, float("-inf")).to(BF16)

@@ -25,12 +25,18 @@ def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, 
         (branches + ends, 8, 14),  # layer norm: mean, variance, normalise, scale, shift; three gradients
         (layers * (d * 6 * (s + t) + (f + d) * (s + t)), 1, 1),  # bias: add; sum
         (layers * d * (4 * s + 2 * t), 0, 1),  # inputs that several projections read: sum their gradients
+        (positions.source_pairs + positions.target_pairs + positions.cross_pairs, 2, 0),  # masks, made once a batch
         (scores, 7, 5),  # scores: scale, mask, maximum, subtract, exponential, sum, divide; softmax's 4, scale
         (layers * f * (s + t), 1, 1),  # ReLU: compare
         (branches, 1, 1),  # residual: add; sum
         (branches + ends if dropout else 0, 3, 1),  # dropout: draw, scale, multiply; multiply
-        (vocab_size * positions.scored, 5, 3),  # loss: log-sum-exp 4, mean; subtract, exponential, subtract
-        (vocab_size * d, 0, 4),  # tied weights: the gradients of three uses, summed, one of them scaled
+        (vocab_size * positions.scored, 0, 5),  # softmax, which is the loss's gradient but for one entry a row
+        (d * positions.scored, 2, 2),  # mean logits; label smoothing, scale
+        (
+            vocab_size * d,
+            1,
+            5,
+        ),  # output weights: mean; sum and smoothing, scale, and the gradients of three uses summed
     ]
     return {
         "forward": sum(count * forward for count, forward, _ in terms),

@@ -51,7 +51,9 @@ class CorpusSpec(Section):
     valid_sentences: int = Field(gt=0)
     test_sentences: int = Field(gt=0)
     max_pairs: int | None = Field(default=None, gt=0)  # a random subset, by component
-    max_tokens: int = Field(default=60, gt=1)  # a side, after tokenisation; longer pairs are dropped and counted
+    max_tokens: int = Field(
+        default=60, gt=1, le=255
+    )  # a side (models have 256 positions); longer pairs are dropped and counted
     vocab_size: int = Field(gt=4)
     on_empty: Policy = "drop"
     on_bad_utf8: Literal["drop", "error", "replace"] = "drop"
@@ -131,6 +133,8 @@ class LearningRate(Section):
     def _base_is_tuned(self) -> LearningRate:
         if self.mup_base_width is not None and self.mup_base_width not in self.tuned:
             raise ValueError(f"mup_base_width {self.mup_base_width} is not among the tuned widths {sorted(self.tuned)}")
+        if self.mup_base_width is not None and len(self.tuned) > 1:
+            raise ValueError("with mup_base_width one tuned width serves all; leave the others out")
         return self
 
 
@@ -275,6 +279,7 @@ class Study(Section):
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:
             raise ValueError(f"size {sorted(repeated)[0]} is listed twice")
+        self._mup_scales()
         for student in self.distill.students:
             if student not in keys:
                 raise ValueError(f"distill.students: no size {student!r} in the grid{nearest(student, keys)}")
@@ -283,6 +288,18 @@ class Study(Section):
                     f"distill.seeds: size {student} has {self.size(student).seeds} plain runs to compare with"
                 )
         return self
+
+    def _mup_scales(self) -> None:
+        """Raise ValueError where the sizes differ in more than width and depth: muP says nothing about that."""
+        base = self.training.learning_rate.mup_base_width
+        if base is None:
+            return
+        for size in self.sizes:
+            if size.d_model / size.num_heads != 32 or size.ffn_dim != 4 * size.d_model:
+                raise ValueError(
+                    f"training.learning_rate.mup_base_width: size {size.key} has {size.d_model / size.num_heads:g} columns a "
+                    f"head and an FFN {size.ffn_dim / size.d_model:g} times as wide; muP carries rates between sizes with 32 and 4"
+                )
 
     def size(self, key: str) -> SizeSpec:
         """Return the size with this key; StudyError names the nearest one otherwise."""

@@ -15,17 +15,24 @@ from pipeline.elementwise import elementwise_flops
 from pipeline.flops import Positions, train_flops
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
+from pipeline.training.forward import ReferenceForward
 from pipeline.training.objectives import CrossEntropy
 from tests.sizes import study_sizes
 
 MOVES = {"view", "_unsafe_view", "alias", "t", "transpose", "expand", "unsqueeze", "slice", "detach", "lift_fresh"}
 MOVES |= {"clone", "copy_", "_to_copy", "index", "index_put", "index_select", "gather", "embedding", "masked_fill"}
 MOVES |= {"arange", "empty_like", "full", "full_like", "new_zeros", "ones", "ones_like", "triu", "zeros"}
-MOVES |= {"mm", "bmm", "_local_scalar_dense", "stack"}
+MOVES |= {"mm", "bmm", "_local_scalar_dense", "stack", "index_copy_", "zero_", "nonzero", "new_full", "new_empty"}
 """Operations without arithmetic on elements; products are counted as matmuls."""
 
 AN_INPUT = {"sum": 1, "mean": 1, "logsumexp": 4, "embedding_dense_backward": 1, "linalg_vector_norm": 2}
-AN_OUTPUT = {"native_layer_norm": 8, "native_layer_norm_backward": 14, "_softmax": 5, "_softmax_backward_data": 4}
+AN_OUTPUT = {
+    "native_layer_norm": 8,
+    "native_layer_norm_backward": 14,
+    "_softmax": 5,
+    "softmax": 5,
+    "_softmax_backward_data": 4,
+}
 AN_OUTPUT |= {"lerp_": 3, "addcmul_": 3, "addcdiv_": 3}
 """FLOPs an element of an operation's first input or output; 1 an output element for every other operation."""
 
@@ -45,8 +52,10 @@ class EveryOperation(TorchDispatchMode):
         first = result[0] if isinstance(result, tuple) else result
         if name in AN_INPUT:
             self.flops += AN_INPUT[name] * args[0].numel()
-        elif name == "scatter_add_":
-            self.flops += args[2].numel()
+        elif name == "index_add_":
+            self.flops += args[3].numel()
+        elif name == "mv":
+            self.flops += 2 * args[0].numel()
         elif name not in MOVES and isinstance(first, torch.Tensor):
             self.flops += AN_OUTPUT.get(name, 1) * first.numel()
         return result
@@ -73,8 +82,9 @@ def _step(size: SizeSpec, vocab_size: int, *, dropout: float) -> tuple[Positions
     sentences, source_length, target_length = 64, 12, 14
     batch = _batch(vocab_size, sentences=sentences, source_length=source_length, target_length=target_length)
     model = build(size, vocab_size=vocab_size, dropout=dropout, seed=0).train()
+    forward = ReferenceForward(model, precision="fp32")
     with EveryOperation() as operations, FlopCounterMode(display=False) as matmuls:
-        CrossEntropy(label_smoothing=0.1)(model, batch, step=0).backward()
+        CrossEntropy(label_smoothing=0.1)(forward, batch, step=0).backward()
     positions = Positions.padded(
         batch=sentences, source_length=source_length, target_length=target_length, scored=batch.target_tokens
     )

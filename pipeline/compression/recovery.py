@@ -111,20 +111,21 @@ def _recover(
         paid=paid,
     )
     name = f"{match}-{prune_recipe(sparsity)}"
+    progress_path = work / f"{name}.pt"
     options = LoopOptions(
         objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
         price=price,
         peak_rate=peak,
         clip_norm=entry["clip_norm"],
         validate=validate,
-        checkpoint_path=work / f"{name}.pt",
+        checkpoint_path=progress_path,
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
         micro_batch_tokens=micro_batch_tokens(),
     )
     reached = 0
-    if options.checkpoint_path.exists():
-        resumed = load_checkpoint(options.checkpoint_path)
+    if progress_path.exists():
+        resumed = load_checkpoint(progress_path)
         state.load_state_dict(resumed["state"])
         reached = int(resumed["phase"].rsplit(" ", 1)[1])
     levels = sparsity_schedule(sparsity, rounds)

@@ -93,20 +93,21 @@ def distill(
         weight_decay=entry["weight_decay"],
         paid=paid,
     )
+    progress_path = work / "progress.pt"
     options = LoopOptions(
         objective=objective,
         price=price,
         peak_rate=entry["learning_rate"],
         clip_norm=entry["clip_norm"],
         validate=validate,
-        checkpoint_path=work / "progress.pt",
+        checkpoint_path=progress_path,
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
         micro_batch_tokens=micro_batch_tokens(),
     )
     begin(work, out=out)
-    if options.checkpoint_path.exists():
-        state.load_state_dict(load_checkpoint(options.checkpoint_path)["state"])
+    if progress_path.exists():
+        state.load_state_dict(load_checkpoint(progress_path)["state"])
     schedule = partial(
         cooldown, warmup_steps=entry["warmup_steps"], total_steps=steps, decay_fraction=entry["decay_fraction"]
     )

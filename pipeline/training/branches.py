@@ -54,6 +54,8 @@ def run_branches(
     torchrun all processes call this; the first one alone calls `finish` and writes.
     """
     trunk_path, progress_path = work / "trunk.pt", options.checkpoint_path
+    if progress_path is None:
+        raise ValueError("branches travel through checkpoints; options.checkpoint_path says where to")
     ordered = sorted(
         branches, key=lambda b: (decay_start(b.total_steps, decay_fraction=schedule.decay_fraction), b.name)
     )
@@ -67,6 +69,7 @@ def run_branches(
     resumed = load_checkpoint(progress_path) if progress_path.exists() else None
     done = {branch.name: work / f"{branch.name}.status.json" for branch in ordered}
     statuses: dict[str, str] = {name: read_json(path) for name, path in done.items() if path.exists()}
+    lost_path = work / "trunk.diverged.json"
     wait()  # until every process has seen the same files
     for branch in ordered:
         if branch.name in statuses:
@@ -83,11 +86,19 @@ def run_branches(
             else:
                 if resumed is not None and resumed["phase"] == TRUNK:
                     state.load_state_dict(resumed["state"])
+                elif lost_path.exists():
+                    raise Diverged("the trunk that it would have left diverged")
                 elif trunk_path.exists():
                     state.load_state_dict(load_checkpoint(trunk_path)["state"])
-                elif statuses:
-                    raise Diverged("the trunk that it would have left diverged")
-                train(state, options, phase=TRUNK, until=starts[branch.name], schedule=warm, validate_at=validate_at)
+                try:
+                    train(
+                        state, options, phase=TRUNK, until=starts[branch.name], schedule=warm, validate_at=validate_at
+                    )
+                except Diverged as fault:
+                    if leads():
+                        write_json(lost_path, str(fault))
+                    wait()
+                    raise
                 save_checkpoint(trunk_path, {"phase": TRUNK, "state": state.state_dict()})
             resumed = None
             ends = frozenset({branch.total_steps})

@@ -1,7 +1,7 @@
 """Where training runs, and what this machine does otherwise than another: properties of the machine, never of a study.
 
-They are environment variables: the same study gives the same results, up to rounding, whatever they say, so they have
-no place in params.yaml, where a change would make finished runs stale.
+They are environment variables: the same study gives the same results, up to rounding and, with dropout, up to which
+units are dropped, whatever they say, so they have no place in params.yaml, where a change would make finished runs stale.
 """
 
 from __future__ import annotations
@@ -36,6 +36,8 @@ def training_device() -> torch.device:
     wanted = _choice(DEVICE, "auto", "auto", "cpu", "cuda")
     if wanted == "cpu" or (wanted == "auto" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if not torch.cuda.is_available():
+        raise StudyError(f"{DEVICE}=cuda, but torch finds no GPU; leave {DEVICE} unset to train on the CPU")
     number, count = int(os.environ.get("LOCAL_RANK", "0")), torch.cuda.device_count()
     if number >= count:
         raise StudyError(

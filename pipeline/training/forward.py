@@ -142,7 +142,8 @@ class FusedForward:
         return states
 
     def _layout(self, batch: int, length: int) -> Layout:
-        return Layout(batch, length, -(-batch * length // self._row_multiple) * self._row_multiple)
+        rows = -(-batch * length // self._row_multiple) * self._row_multiple
+        return Layout(batch=batch, length=length, rows=rows)
 
     def _embed(self, ids: Tensor, layout: Layout, dropout: float) -> Tensor:
         filled = torch.full((layout.rows,), PAD)

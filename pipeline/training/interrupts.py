@@ -20,11 +20,13 @@ class Interrupted(BaseException):
 class StopRequest:
     """A context in which SIGTERM and SIGINT only set `number`; a second SIGINT stops at once.
 
-    A signal that nobody heeded by the end of the context is sent again, to whoever handled it before.
+    A signal that nobody heeded by the end of the context is sent again, to whoever handled it before. With `heeded` False
+    signals are left alone.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, heeded: bool = True) -> None:
         self.number = 0
+        self._signals = (signal.SIGTERM, signal.SIGINT) if heeded else ()
         self._previous: dict[int, object] = {}
 
     def _note(self, number: int, frame: FrameType | None) -> None:
@@ -33,12 +35,12 @@ class StopRequest:
         self.number = number
 
     def __enter__(self) -> Self:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in self._signals:
             self._previous[number] = signal.signal(number, self._note)
         return self
 
     def __exit__(self, *exception: object) -> None:
         for number, handler in self._previous.items():
             signal.signal(number, handler)  # type: ignore[arg-type]
-        if self.number and exception[0] is None:
+        if self.number and exception[0] is not Interrupted:
             signal.raise_signal(self.number)

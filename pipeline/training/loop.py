@@ -33,7 +33,7 @@ class LoopOptions:
     peak_rate: float
     clip_norm: float
     validate: Callable[[Any], float]  # mean validation loss a target token; off the clock
-    checkpoint_path: Path
+    checkpoint_path: Path | None  # None: nothing is saved, and a signal ends the process at once
     checkpoint_seconds: float
     device: torch.device
     micro_batch_tokens: int | None = None  # padded, that one process computes with at once; None: a whole batch
@@ -105,7 +105,8 @@ def train(
     weights.refresh()
     mask = weights.flat_mask(state.masks) if state.masks else None
     last_save = time.monotonic()
-    with StopRequest() as stop, progress(total=until, desc=phase, unit="step") as bar:
+    saved = options.checkpoint_path
+    with StopRequest(heeded=saved is not None) as stop, progress(total=until, desc=phase, unit="step") as bar:
         bar.update(state.step)
         while state.step < until:
             batch = next(state.stream)
@@ -134,8 +135,8 @@ def train(
             # Signals and clocks differ between processes, and saving takes all of them.
             due = time.monotonic() - last_save > options.checkpoint_seconds
             stops, saves = gathered(stop.number, due).amax(0).tolist()
-            if stops or saves:
-                save_checkpoint(options.checkpoint_path, {"phase": phase, "state": state.state_dict()})
+            if saved is not None and (stops or saves):
+                save_checkpoint(saved, {"phase": phase, "state": state.state_dict()})
                 last_save = time.monotonic()
                 if stops:
-                    raise Interrupted(int(stops), str(options.checkpoint_path))
+                    raise Interrupted(int(stops), str(saved))

@@ -80,12 +80,14 @@ class HeadLoss(torch.autograd.Function):
             total += loss
             torch.mm(gradient, weight, out=by_scored[start : start + rows_at_once])
             product = gradient.t() @ chunk
-            by_weight = product if by_weight is None else by_weight.add_(product)
+            # One chunk is the rule; the sum of several is rounded once, at its end.
+            by_weight = product if by_weight is None else by_weight.float().add_(product)
         if by_weight is None:
             by_weight = torch.zeros_like(weight)
         if constant:
             by_scored.sub_(weight.sum(0), alpha=constant)
             by_weight.sub_(scored.sum(0), alpha=constant)
+        by_weight = by_weight.to(weight.dtype)
         by_hidden = torch.zeros_like(hidden).index_copy_(0, index, by_scored[:count])
         ctx.save_for_backward(by_hidden, by_weight)
         return total

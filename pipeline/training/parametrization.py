@@ -3,7 +3,8 @@
 Source: Yang et al. 2022 (arXiv 2203.03466), Table 8, for Adam and tied embeddings; m is the width over the base width.
 There, hidden matrices learn at 1/m of the rate, and logits are divided by m. Adam does not see the scale of a gradient,
 so a constant factor in front of a weight is the same as that factor in its first value and in its rate: the factors
-are put there, and the model stays a plain one that any program loads.
+are put there, and the model stays a plain one that any program loads. (Decoupled weight decay shrinks with the rate, so
+wider models decay less.)
 
 - Hidden matrices: initial deviation as ever, rate 1/m.
 - The embedding enters times sqrt(d), and comes out as logits: rate m^(-1/2), with which both change as much at every width.

@@ -75,8 +75,8 @@ class TrainState:
         if len(generators) != count() or generators[0].keys() != random_state(device).keys():
             made = f"{len(generators)} process(es) on {'a GPU' if 'cuda' in generators[0] else 'the CPU'}"
             raise StudyError(
-                f"the checkpoint was made by {made}, and goes on exactly only there; run it so again, or delete .work/ to "
-                "start anew"
+                f"the checkpoint was made by {made}, and goes on exactly only there; run it so again, or "
+                "delete this run's folder under .work/ to start anew"
             )
         self.model.load_state_dict(data["model"])
         self.optimizer.load_state_dict(data["optimizer"])

@@ -17,9 +17,10 @@ import torch
 from torch import Tensor
 
 _EPSILON = 1e-5  # of layer norms, as in transformers
+_LEAST_SUM = 1e-20  # of attention's exponentials, where the largest of all keys' is 1
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Layout:
     """Where the positions of a padded (batch, length) lie: in the first of `rows` rows, sentence by sentence; the rest is 0."""
 
@@ -55,13 +56,18 @@ def _merge(parts: Tensor, heads: int, layout: Layout, dtype: torch.dtype) -> Ten
 def _attend(q: Tensor, k: Tensor, v: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor, Tensor]:
     """Return attention's output, its unnormalised weights and their sums; q is scaled, `mask` 1 on what may be seen.
 
-    The mask multiplies the exponentials: exp of minus infinity takes the vector library's slow path.
+    The mask multiplies the exponentials: exp of minus infinity takes the vector library's slow path. Only where a hidden key
+    scores so far above all seen ones that next to nothing is left of these are they subtracted from their own maximum.
     """
     weights = torch.bmm(q, k.transpose(1, 2))
     weights.sub_(weights.amax(-1, keepdim=True)).exp_()
     if mask is not None:
         weights.mul_(mask)
     sums = weights.sum(-1, keepdim=True)
+    if mask is not None and float(sums.amin()) < _LEAST_SUM:
+        weights = torch.bmm(q, k.transpose(1, 2)).add_(mask.log())
+        weights.sub_(weights.amax(-1, keepdim=True)).exp_()
+        sums = weights.sum(-1, keepdim=True)
     return torch.bmm(weights, v).div_(sums), weights, sums
 
 
@@ -137,7 +143,7 @@ def _add_residual(x: Tensor, y: Tensor, probability: float) -> tuple[Tensor, Ten
     return x.add(y, alpha=1 / (1 - probability)), kept
 
 
-def _branch_gradient(gradient: Tensor, kept: Tensor | None, probability: float, dtype: torch.dtype) -> Tensor:
+def _residual_gradient(gradient: Tensor, kept: Tensor | None, probability: float, dtype: torch.dtype) -> Tensor:
     """Return what reaches y through x + dropout(y), in the matmuls' format."""
     if kept is None:
         return gradient.to(dtype)
@@ -163,7 +169,7 @@ class Embed(torch.autograd.Function):
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Sum the rows' gradients into the table's, in fp32."""
         (ids,) = ctx.saved_tensors
-        gradient = _branch_gradient(gradients[0] * ctx.scale, ctx.kept, ctx.dropout, torch.float32)
+        gradient = _residual_gradient(gradients[0] * ctx.scale, ctx.kept, ctx.dropout, torch.float32)
         table = gradient.new_zeros((ctx.entries, gradient.shape[1]))
         return table.index_add_(0, ids, gradient), None, None, None, None, None
 
@@ -184,6 +190,44 @@ class Norm(torch.autograd.Function):
         return *_norm_backward(gradients[0], *ctx.saved_tensors), None
 
 
+def _attention_out(
+    ctx: Any, x: Tensor, normed: tuple[Tensor, Tensor, Tensor], norm: tuple[Tensor, Tensor], in_weight: Tensor,
+    qkv: tuple[Tensor, Tensor, Tensor], out_weight: Tensor, out_bias: Tensor, heads: int, layout: Layout,
+    mask: Tensor | None, dropout: float,
+) -> Tensor:  # fmt: skip
+    """Return x + dropout(W_o attention(q, k, v)), and save what `_attention_in` needs; q is scaled here, in place."""
+    q, k, v = qkv
+    q.mul_(1 / math.sqrt(q.shape[2]))
+    attended, weights, sums = _attend(q, k, v, mask)
+    merged = _merge(attended.unsqueeze(0), heads, layout, in_weight.dtype)
+    out, kept = _add_residual(x, torch.addmm(out_bias, merged, out_weight.t()), dropout)
+    ctx.save_for_backward(x, *normed, *norm, in_weight, out_weight, q, k, v, attended, weights, sums, merged, kept)
+    ctx.heads, ctx.layout, ctx.dropout = heads, layout, dropout
+    return out
+
+
+def _attention_in(
+    ctx: Any, gradient: Tensor, by_q: Tensor, by_k: Tensor, by_v: Tensor, queries: Tensor
+) -> tuple[Tensor, ...]:
+    """Write the gradients by q, k and v; return those by x, norm, input and output projections, in `forward`'s order.
+
+    `queries` holds the part of them, by_q and what lies with it, that came out of the input projection.
+    """
+    (
+        x, normed, mean, inverse, norm_weight, norm_bias, in_weight, out_weight, q, k, v, attended, weights, sums, merged, kept,
+    ) = ctx.saved_tensors  # fmt: skip
+    heads, layout, dtype = ctx.heads, ctx.layout, in_weight.dtype
+    residual = _residual_gradient(gradient, kept, ctx.dropout, dtype)
+    inner = _split(residual @ out_weight, 1, heads, layout)[0]
+    _attend_backward(inner, q, k, v, attended, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
+    projected = _merge(queries, heads, layout, dtype)
+    by_x, by_norm_weight, by_norm_bias = _norm_backward(projected @ in_weight, x, mean, inverse, norm_weight, norm_bias)
+    return (
+        by_x.add_(gradient), by_norm_weight, by_norm_bias, projected.t() @ normed, projected.sum(0),
+        residual.t() @ merged, residual.sum(0),
+    )  # fmt: skip
+
+
 class SelfAttention(torch.autograd.Function):
     """x + dropout(W_o attention(W_qkv norm(x)))."""
 
@@ -193,39 +237,19 @@ class SelfAttention(torch.autograd.Function):
         out_weight: Tensor, out_bias: Tensor, heads: int, layout: Layout, mask: Tensor | None, dropout: float,
     ) -> Tensor:  # fmt: skip
         """Return (R, d); the mask is 1 where a query (row) may see a key (column), broadcast over (batch x heads, L, L)."""
-        normed, mean, inverse = _norm(x, norm_weight, norm_bias, qkv_weight.dtype)
-        q, k, v = _split(torch.addmm(qkv_bias, normed, qkv_weight.t()), 3, heads, layout).unbind(0)
-        q.mul_(1 / math.sqrt(q.shape[2]))
-        attended, weights, sums = _attend(q, k, v, mask)
-        merged = _merge(attended.unsqueeze(0), heads, layout, normed.dtype)
-        out, kept = _add_residual(x, torch.addmm(out_bias, merged, out_weight.t()), dropout)
-        ctx.save_for_backward(
-            x, norm_weight, norm_bias, qkv_weight, out_weight, normed, mean, inverse, q, k, v, attended, weights, sums,
-            merged, kept,
+        normed = _norm(x, norm_weight, norm_bias, qkv_weight.dtype)
+        q, k, v = _split(torch.addmm(qkv_bias, normed[0], qkv_weight.t()), 3, heads, layout).unbind(0)
+        return _attention_out(
+            ctx, x, normed, (norm_weight, norm_bias), qkv_weight, (q, k, v), out_weight, out_bias, heads, layout, mask, dropout
         )  # fmt: skip
-        ctx.heads, ctx.layout, ctx.dropout = heads, layout, dropout
-        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients by x and by every weight and bias."""
-        (
-            x, norm_weight, norm_bias, qkv_weight, out_weight, normed, mean, inverse, q, k, v, attended, weights, sums,
-            merged, kept,
-        ) = ctx.saved_tensors  # fmt: skip
-        (gradient,) = gradients
-        heads, layout, dtype = ctx.heads, ctx.layout, qkv_weight.dtype
-        branch = _branch_gradient(gradient, kept, ctx.dropout, dtype)
-        inner = _split(branch @ out_weight, 1, heads, layout)[0]
+        q = ctx.saved_tensors[8]
         parts = q.new_empty((3, *q.shape))
         by_q, by_k, by_v = parts.unbind(0)
-        _attend_backward(inner, q, k, v, attended, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
-        qkv = _merge(parts, heads, layout, dtype)
-        by_x, by_norm_weight, by_norm_bias = _norm_backward(qkv @ qkv_weight, x, mean, inverse, norm_weight, norm_bias)
-        return (
-            by_x.add_(gradient), by_norm_weight, by_norm_bias, qkv.t() @ normed, qkv.sum(0),
-            branch.t() @ merged, branch.sum(0), None, None, None, None,
-        )  # fmt: skip
+        return *_attention_in(ctx, gradients[0], by_q, by_k, by_v, parts), None, None, None, None
 
 
 class KeysAndValues(torch.autograd.Function):
@@ -257,38 +281,18 @@ class CrossAttention(torch.autograd.Function):
         out_bias: Tensor, k: Tensor, v: Tensor, heads: int, layout: Layout, mask: Tensor | None, dropout: float,
     ) -> Tensor:  # fmt: skip
         """Return (R, d) from x (R, d) and fp32 keys and values (batch x heads, S, D)."""
-        normed, mean, inverse = _norm(x, norm_weight, norm_bias, q_weight.dtype)
-        q = _split(torch.addmm(q_bias, normed, q_weight.t()), 1, heads, layout)[0]
-        q.mul_(1 / math.sqrt(q.shape[2]))
-        attended, weights, sums = _attend(q, k, v, mask)
-        merged = _merge(attended.unsqueeze(0), heads, layout, normed.dtype)
-        out, kept = _add_residual(x, torch.addmm(out_bias, merged, out_weight.t()), dropout)
-        ctx.save_for_backward(
-            x, norm_weight, norm_bias, q_weight, out_weight, normed, mean, inverse, q, k, v, attended, weights, sums,
-            merged, kept,
+        normed = _norm(x, norm_weight, norm_bias, q_weight.dtype)
+        q = _split(torch.addmm(q_bias, normed[0], q_weight.t()), 1, heads, layout)[0]
+        return _attention_out(
+            ctx, x, normed, (norm_weight, norm_bias), q_weight, (q, k, v), out_weight, out_bias, heads, layout, mask, dropout
         )  # fmt: skip
-        ctx.heads, ctx.layout, ctx.dropout = heads, layout, dropout
-        return out
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
         """Return the gradients by x, by every weight and bias, and by keys and values."""
-        (
-            x, norm_weight, norm_bias, q_weight, out_weight, normed, mean, inverse, q, k, v, attended, weights, sums,
-            merged, kept,
-        ) = ctx.saved_tensors  # fmt: skip
-        (gradient,) = gradients
-        heads, layout, dtype = ctx.heads, ctx.layout, q_weight.dtype
-        branch = _branch_gradient(gradient, kept, ctx.dropout, dtype)
-        inner = _split(branch @ out_weight, 1, heads, layout)[0]
-        by_q, by_k, by_v = (torch.empty_like(part) for part in (q, k, v))
-        _attend_backward(inner, q, k, v, attended, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
-        query = _merge(by_q.unsqueeze(0), heads, layout, dtype)
-        by_x, by_norm_weight, by_norm_bias = _norm_backward(query @ q_weight, x, mean, inverse, norm_weight, norm_bias)
-        return (
-            by_x.add_(gradient), by_norm_weight, by_norm_bias, query.t() @ normed, query.sum(0),
-            branch.t() @ merged, branch.sum(0), by_k, by_v, None, None, None, None,
-        )  # fmt: skip
+        by_q, by_k, by_v = (torch.empty_like(part) for part in ctx.saved_tensors[8:11])
+        by_the_rest = _attention_in(ctx, gradients[0], by_q, by_k, by_v, by_q.unsqueeze(0))
+        return *by_the_rest, by_k, by_v, None, None, None, None
 
 
 class FeedForward(torch.autograd.Function):
@@ -312,7 +316,7 @@ class FeedForward(torch.autograd.Function):
         """Return the gradients by x and by every weight and bias."""
         x, norm_weight, norm_bias, in_weight, out_weight, normed, mean, inverse, hidden, kept = ctx.saved_tensors
         (gradient,) = gradients
-        branch = _branch_gradient(gradient, kept, ctx.dropout, in_weight.dtype)
+        branch = _residual_gradient(gradient, kept, ctx.dropout, in_weight.dtype)
         inner = _relu_backward_(branch @ out_weight, hidden)
         by_x, by_norm_weight, by_norm_bias = _norm_backward(inner @ in_weight, x, mean, inverse, norm_weight, norm_bias)
         return (

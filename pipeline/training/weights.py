@@ -50,7 +50,7 @@ class FlatWeights:
                 parameter.data = home.view(parameter.shape)
                 start = self._spans[name].stop
         self._rough = sum(parameters[name].numel() for leaf in ordered if not leaf.precise for name in leaf.names)
-        self.copy = self.master[: self._rough].to(dtype)
+        self._cast = self.master[: self._rough].to(dtype)
         self._leaves: dict[str, Tensor] = {}
         for leaf in ordered:
             first = leaf.names[0]
@@ -59,7 +59,7 @@ class FlatWeights:
                 continue
             span = slice(self._spans[first].start, self._spans[leaf.names[-1]].stop)
             shape = (sum(parameters[name].shape[0] for name in leaf.names), *parameters[first].shape[1:])
-            self._leaves[first] = self.copy[span].view(shape).detach().requires_grad_()
+            self._leaves[first] = self._cast[span].view(shape).detach().requires_grad_()
         self._lookups: dict[str, Tensor] = {}
         self._groups: list[tuple[bool, float, nn.Parameter]] = []  # decayed or not, rate, weights
         for (decayed, rate), alike in groupby(
@@ -132,7 +132,7 @@ class FlatWeights:
     @torch.no_grad()
     def refresh(self) -> None:
         """Copy the fp32 weights to the leaves; due whenever the weights have changed."""
-        self.copy.copy_(self.master[: self._rough])
+        self._cast.copy_(self.master[: self._rough])
 
     @torch.no_grad()
     def flat_mask(self, masks: Mapping[str, Tensor]) -> Tensor:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import pytest
@@ -10,6 +11,7 @@ import torch
 from pipeline.corpora.batches import Batch
 from pipeline.models.seq2seq import build
 from pipeline.study import SizeSpec
+from pipeline.training import sublayers
 from pipeline.training.forward import Forward, FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.weights import FlatWeights, Leaf
@@ -101,8 +103,36 @@ def test_a_training_curve_follows_the_references(precision: str) -> None:
     assert ends[1] == pytest.approx(ends[0], rel=1e-3 if precision == "fp32" else 0.03)
 
 
-def test_dropout_drops_its_share_and_keeps_the_mean() -> None:
-    (size,) = (SizeSpec(d_model=32, num_layers=1),)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("probability", [0.1, 0.7])
+def test_dropout_drops_its_share_keeps_the_mean_and_stops_the_same_gradients(
+    probability: float, dtype: torch.dtype
+) -> None:
+    torch.manual_seed(0)
+    count = 40_000
+    ones = torch.ones(200, 200, dtype=dtype)
+    out, kept = sublayers._add_residual(torch.zeros(200, 200), ones, probability)
+    assert kept is not None
+    deviation = math.sqrt(probability * (1 - probability) / count)
+    assert kept.float().mean().item() == pytest.approx(1 - probability, abs=4 * deviation)
+    assert out.mean().item() == pytest.approx(1, abs=5 * deviation / (1 - probability))
+    gradient = sublayers._residual_gradient(torch.full((200, 200), 2.0), kept, probability, dtype)
+    assert torch.allclose(gradient.float(), 2 * out, rtol=0.01)
+
+
+def test_attention_survives_a_hidden_key_far_above_the_seen_ones() -> None:
+    torch.manual_seed(0)
+    q, k, v = torch.randn(3, 2, 4, 8).unbind(0)
+    k[:, 3] = 300 * q[:, 0]  # the first query would look at nothing but the last key, which is hidden from it
+    mask = torch.ones(4, 4).tril_()
+    out, weights, sums = sublayers._attend(q, k, v, mask)
+    expected = torch.softmax((q @ k.transpose(1, 2)).masked_fill(mask == 0, float("-inf")), -1)
+    assert torch.allclose(weights / sums, expected, atol=1e-6)
+    assert torch.allclose(out, expected @ v, atol=1e-5)
+
+
+def test_dropout_is_drawn_anew_in_training_and_absent_in_evaluation() -> None:
+    size = SizeSpec(d_model=32, num_layers=1)
     dropped, kept = [], []
     for dropout, losses in ((0.0, kept), (0.2, dropped)):
         _, forward = _forwards(size, "bf16", dropout=dropout)
