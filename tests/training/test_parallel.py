@@ -203,7 +203,7 @@ def test_what_a_machine_cannot_do_is_one_clear_line(monkeypatch: pytest.MonkeyPa
         monkeypatch.delenv(name)
     monkeypatch.setenv("TLC_DEVICE", "cuda")
     monkeypatch.setenv("LOCAL_RANK", "4096")
-    with pytest.raises(StudyError, match="process 4096 of this machine has no GPU"):
+    with pytest.raises(StudyError, match="no GPU"):
         training_device()
 
 
