@@ -5,7 +5,7 @@
 Needs a prepared corpus (`dvc repro prepare@default`). Every side has processes of its own that sleep while another has its
 turn; in a round all sides train on the same batches. A ratio is ours over the peer's target tokens a second, the median over
 rounds; higher is better. The peers: transformers' Seq2SeqTrainer as it comes, and with the fastest settings that a search found
-(`--search 128` searches anew, some ten minutes); a plain fp32 PyTorch loop; fairseq-train, where `make fairseq-env` has been
+(`--search 128` searches anew, some minutes); a plain fp32 PyTorch loop; fairseq-train, where `make fairseq-env` has been
 run. The last line is one JSON object.
 """
 
