@@ -26,7 +26,7 @@ class Board:
         self._running: dict[str, Running] = {}
 
     def started(self, stage: Running) -> None:
-        """Note that a stage's worker has begun."""
+        """Note that a stage's command begins."""
         self._running[stage.name] = stage
 
     def says(self, name: str, line: str) -> None:

@@ -6,7 +6,6 @@ import os
 import socket
 import time
 import traceback
-from collections.abc import Callable
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -62,18 +61,14 @@ def reproduce_stage(run: Run, task: StageTask, board: Any, *upstream: Outcome) -
     if missing:
         return Outcome(name=task.name, status=Status.SKIPPED, cause=f"needs {', '.join(sorted(missing))}")
     os.chdir(run.root)
-    started = time.time()
-    where = f"{socket.gethostname()} {os.getpid()}"
-    board.started.remote(Running(name=task.name, started=started, where=where))
     try:
         with Signals() as stop:
-            outcome = _attempt(run, task, stop, lambda line: board.says.remote(task.name, line))
+            return _attempt(run, task, board, stop)
     finally:
         board.ended.remote(task.name)
-    return outcome
 
 
-def _attempt(run: Run, task: StageTask, stop: Signals, report: Callable[[str], None]) -> Outcome:
+def _attempt(run: Run, task: StageTask, board: Any, stop: Signals) -> Outcome:
     started = time.monotonic()
     folder = Path(run.root, STATE_FOLDER)
     log = folder / "logs" / f"{task.file_name}.log"
@@ -81,7 +76,7 @@ def _attempt(run: Run, task: StageTask, stop: Signals, report: Callable[[str], N
     try:
         # An earlier worker may have been killed a moment ago: its command holds the lock until it has saved and ended.
         with locks.exclusive(folder / "stages" / f"{task.file_name}.lock", waits=lambda: not stop) as lock:
-            status, entry = _reproduce(run, task, log=log, lock=lock, stop=stop, report=report)
+            status, entry = _reproduce(run, task, log=log, lock=lock, stop=stop, board=board)
     except (Stopped, locks.Busy):
         status = Status.INTERRUPTED
     except CommandFailed as error:
@@ -102,7 +97,7 @@ def _attempt(run: Run, task: StageTask, stop: Signals, report: Callable[[str], N
 
 
 def _reproduce(
-    run: Run, task: StageTask, *, log: Path, lock: int, stop: Signals, report: Callable[[str], None]
+    run: Run, task: StageTask, *, log: Path, lock: int, stop: Signals, board: Any
 ) -> tuple[Status, dict[str, Any] | None]:
     from dvc.stage.cache import RunCacheNotFoundError
     from dvc.stage.serialize import to_single_stage_lockfile
@@ -129,13 +124,15 @@ def _reproduce(
         if locks.read(lock) != run.identity:  # else it is another attempt of this run
             log.write_bytes(b"")
         locks.write(lock, run.identity)
+        where = f"{socket.gethostname()}, process {os.getpid()}"
+        board.started.remote(Running(name=task.name, started=time.time(), where=where))
         run_command(
             stage,
             variables=environment(stage, run.environment, task.resources.cpus),
             log=log,
             lock=lock,
             stopping=lambda: bool(stop),
-            report=report,
+            report=lambda line: board.says.remote(task.name, line),
         )
         repo._reset()
 
