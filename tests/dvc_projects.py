@@ -50,6 +50,8 @@ class Project:
         if git:
             subprocess.run(["git", "init", "-q"], cwd=folder, check=True)
         self.dvc("init", "-q", *([] if git else ["--no-scm"]))
+        # What else dvc would start in the background is no process of a run.
+        (folder / ".dvc" / "config.local").write_text("[core]\n    analytics = false\n    check_update = false\n")
         self.write(stages)
 
     def write(self, stages: Mapping[str, Any]) -> None:

@@ -58,7 +58,7 @@ def load_stage(repo: Repo, task: StageTask) -> PipelineStage:
 def reproduce_stage(run: Run, task: StageTask, board: Any, *upstream: Outcome) -> Outcome:
     """Bring one stage up to date and return what became of it; a stage whose upstream is not done is skipped."""
     missing = [outcome.name for outcome in upstream if not outcome.status.done]
-    if missing:
+    if missing and not task.definition.get("frozen"):
         return Outcome(name=task.name, status=Status.SKIPPED, cause=f"needs {', '.join(sorted(missing))}")
     os.chdir(run.root)
     try:

@@ -35,10 +35,11 @@ def project(folder: Path) -> Project:
 
 
 def processes(made: Project) -> list[int]:
-    """Return what runs in the project's folder."""
+    """Return what runs in the project's folder, but for Ray's agents: killed Ray's own end a minute after it."""
     found = []
-    for process in psutil.process_iter(["pid", "cwd", "status"]):
-        if process.info["cwd"] == str(made.folder) and process.info["status"] != psutil.STATUS_ZOMBIE:
+    for process in psutil.process_iter(["pid", "cwd", "status", "name"]):
+        here = process.info["cwd"] == str(made.folder) and process.info["status"] != psutil.STATUS_ZOMBIE
+        if here and not process.info["name"].endswith("Agent"):
             found.append(process.info["pid"])
     return found
 
@@ -49,7 +50,7 @@ def commands(made: Project) -> list[int]:
     return [pid for pid in map(int, noted.read_text().split()) if alive(pid)] if noted.exists() else []
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_a_signal_lets_stages_save_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
     made = project(tmp_path)
     started = made.start("--jobs", "2")
@@ -72,6 +73,7 @@ def test_a_signal_lets_stages_save_and_the_same_command_goes_on(tmp_path: Path, 
     assert not processes(made)
 
 
+@pytest.mark.slow
 def test_a_second_signal_kills(tmp_path: Path) -> None:
     made = Project(tmp_path, {"train": stage(STUBBORN, outs=["never"])})
     started = made.start()
@@ -85,6 +87,7 @@ def test_a_second_signal_kills(tmp_path: Path) -> None:
     assert not processes(made)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("victim", ["coordinator", "raylet"])
 def test_when_it_is_killed_its_stages_save_and_end(tmp_path: Path, victim: str) -> None:
     made = project(tmp_path)
@@ -96,8 +99,7 @@ def test_when_it_is_killed_its_stages_save_and_end(tmp_path: Path, victim: str) 
         pid = next(process.pid for process in children if process.name() == "raylet")
     os.kill(pid, signal.SIGKILL)
     wait_for(lambda: not commands(made))
-    started.communicate(timeout=60)
-    assert started.returncode != 0
+    assert started.wait(timeout=60) != 0
     wait_for(lambda: not processes(made))
     assert made.read("x.state") == made.read("y.state") == "saved\n"
     made.dvc("repro", "-q")
