@@ -6,7 +6,8 @@ SHELL := /bin/bash
 .DELETE_ON_ERROR:
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
-JOBS ?= $(shell nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
+# nproc counts no more cores than OMP_NUM_THREADS says.
+JOBS ?= $(shell unset OMP_NUM_THREADS; nproc 2>/dev/null || getconf _NPROCESSORS_ONLN)
 TORCH := 2.13.0
 
 export PATH := $(CURDIR)/.venv/bin:$(PATH)

@@ -20,8 +20,8 @@ _HEADER = """\
 DATA_FILES = {"pipeline/analysis/page.py": ["pipeline/analysis/page.html.j2"]}
 """Files that a module reads at run time, and on which its importers therefore depend."""
 
-EXCLUSIVE = frozenset({"time"})
-"""Stages that measure time, and therefore run alone on their node."""
+EXCLUSIVE = frozenset({"time", "translate_test"})
+"""Stages that have a node to themselves: what measures time, and what uses every core by itself."""
 
 MEMORY_BYTES = {
     "prepare": 2_000_000_000,
@@ -97,7 +97,7 @@ def _stage(module: str, option: str, deps: list[str], outs: list[Any], *, foreac
             "params": [f"{foreach}.${{key}}"],
             "deps": [*deps, *closure(Path("stages", f"{module}.py"))],
             "outs": outs,
-            "meta": {"cpus": 1, "memory_bytes": MEMORY_BYTES[module], "exclusive": module in EXCLUSIVE},
+            "meta": {"cpus": 1, "memory_bytes": MEMORY_BYTES[module], "exclusive": foreach in EXCLUSIVE},
         },
     }
 
