@@ -46,7 +46,6 @@ def test_help_has_an_example_and_loads_no_torch(stage: str) -> None:
         (["stages.evaluate"], "give either --run or --student"),
         (["stages.translate", "--test", "nothing"], "no translate_test run 'nothing'"),
         (["stages.plan", "--study", "nowhere"], "configs/nowhere.yaml: no such study file"),
-        (["stages.plan", "--study", "default", "--targets", "all"], "one of chains, teachers, students"),
         (["stages.calibrate", "--study", "other"], "no study 'other'"),
     ],
 )
