@@ -18,24 +18,6 @@ export OMP_NUM_THREADS := 1
 export MALLOC_MMAP_THRESHOLD_ := 4000000000
 export MALLOC_TRIM_THRESHOLD_ := 8000000000
 
-# $(call repro,NAME): a study's graph, its independent chains side by side.
-# `dvc repro -s` runs exactly the named stages, in their order. A full `dvc repro` of a chain would check `prepare` too, and DVC
-# refuses that ("busy") while another chain reads the corpus. The last line checks the whole graph once more.
-# xargs stops at exit code 255, which is DVC's for any failure: 1 lets the other chains end before make fails.
-define repro
-dvc repro prepare@$(1) | $(without_hints); \
-for phase in chains teachers students; do \
-	tlc plan --study $(1) --targets $$phase | xargs -P $(JOBS) -L 1 bash -c ' \
-		test $$# -eq 0 || dvc --wait-for-lock repro -s "$$@" || \
-		{ echo "failed: $$* (its cause stands above; the same make goes on from what is done)" >&2; exit 1; }' chain \
-	| $(without_hints); \
-done; \
-dvc repro report@$(1) | $(without_hints)
-endef
-
-# What DVC adds to every command: advice about git and remotes.
-without_hints = { grep --line-buffered -vE '^(To track the changes with git|	git add |To enable auto staging|	dvc config core|Use .dvc push|$$)' || true; }
-
 # $(check_python): stop here when PYTHON is too old.
 define check_python
 test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' \
@@ -70,7 +52,7 @@ fairseq-env: .venv-fairseq/.stamp ## Build .venv-fairseq, which benchmarks/train
 	@touch $@
 
 study: env ## Run the default study; JOBS=n processes side by side (default: one a core)
-	@$(call repro,default)
+	@tlc reproduce report@default --jobs $(JOBS)
 	@echo "read results/default/report.html"
 
 smoke: env ## Run the smoke study from corpus to page in .smoke/, in a few minutes
@@ -78,7 +60,7 @@ smoke: env ## Run the smoke study from corpus to page in .smoke/, in a few minut
 	@cd .smoke; \
 	dvc config core.no_scm true; \
 	tlc plan --study configs/smoke.yaml --write; \
-	$(call repro,smoke)
+	tlc reproduce report@smoke --jobs $(JOBS)
 	@echo "read .smoke/results/smoke/report.html"
 
 test: env ## Run the fast tests

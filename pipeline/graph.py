@@ -20,6 +20,22 @@ _HEADER = """\
 DATA_FILES = {"pipeline/analysis/page.py": ["pipeline/analysis/page.html.j2"]}
 """Files that a module reads at run time, and on which its importers therefore depend."""
 
+EXCLUSIVE = frozenset({"time"})
+"""Stages that measure time, and therefore run alone on their node."""
+
+MEMORY_BYTES = {
+    "prepare": 2_000_000_000,
+    "pretrain": 1_500_000_000,
+    "quantize": 1_000_000_000,
+    "prune": 1_500_000_000,
+    "evaluate": 1_000_000_000,
+    "translate": 1_500_000_000,
+    "distill": 1_500_000_000,
+    "time": 1_500_000_000,
+    "report": 1_000_000_000,
+}
+"""What a stage may come to need; so many run side by side as fit. `meta` is no part of what DVC hashes."""
+
 
 def module_file(name: str) -> Path | None:
     """Return the file of a module of ours (``pipeline.flops``), or None for anybody else's."""
@@ -81,6 +97,7 @@ def _stage(module: str, option: str, deps: list[str], outs: list[Any], *, foreac
             "params": [f"{foreach}.${{key}}"],
             "deps": [*deps, *closure(Path("stages", f"{module}.py"))],
             "outs": outs,
+            "meta": {"cpus": 1, "memory_bytes": MEMORY_BYTES[module], "exclusive": module in EXCLUSIVE},
         },
     }
 

@@ -1,7 +1,8 @@
-"""What a study will cost before anything is spent: one line a run, and the DVC targets in the order to start them."""
+"""What a study will cost before anything is spent: one line a run, and estimated seconds of every stage."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from pipeline.budget import Budget
@@ -27,8 +28,15 @@ class PlannedRun:
     learning_rate: float
     steps: int | None
     train_flops: float | None
-    core_seconds: float | None
+    stage_seconds: Mapping[str, float] | None
+    """Core-seconds of each of its stages: training, evaluation, start-up."""
+
     disk_bytes: int
+
+    @property
+    def core_seconds(self) -> float | None:
+        """Core-seconds of all its stages."""
+        return None if self.stage_seconds is None else sum(self.stage_seconds.values())
 
 
 def typical_positions(study: Study) -> Positions:
@@ -72,7 +80,8 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
             }
             recovery = sum(budget_seconds.values()) * study.recovery_fraction * len(study.prune.sparsities)
             evaluation = EVALUATION_SECONDS_A_MODEL * recipe_count * len(study.budgets)
-            seconds = pretraining + recovery + evaluation + 4 * STARTUP_SECONDS
+            spent = {"pretrain": pretraining, "quantize": 0.0, "prune": recovery, "evaluate": evaluation}
+            seconds = {stage: amount + STARTUP_SECONDS for stage, amount in spent.items()}
         steps = (
             int(budget_seconds["seconds"] / per_step)
             if per_step and budget_seconds and "seconds" in budget_seconds
@@ -89,7 +98,7 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 learning_rate=peak_rate(study.training.learning_rate, d_model=size.d_model, num_layers=size.num_layers),
                 steps=steps,
                 train_flops=None if steps is None else steps * step_flops,
-                core_seconds=seconds,
+                stage_seconds=seconds,
                 disk_bytes=dense + len(study.budgets) * recipe_count * total,
             )
         )
@@ -106,26 +115,17 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 learning_rate=peak_rate(study.training.learning_rate, d_model=size.d_model, num_layers=size.num_layers),
                 steps=None,
                 train_flops=None,
-                core_seconds=seconds_budget + EVALUATION_SECONDS_A_MODEL + 2 * STARTUP_SECONDS,
+                stage_seconds={
+                    "distill": seconds_budget + STARTUP_SECONDS,
+                    "evaluate_students": EVALUATION_SECONDS_A_MODEL + STARTUP_SECONDS,
+                },
                 disk_bytes=4 * total,
             )
         )
     return rows
 
 
-PHASES = {
-    "chains": ("pretrain", ("pretrain", "quantize", "prune", "evaluate")),
-    "teachers": (None, ("translate_train",)),
-    "students": ("distill", ("distill", "evaluate_students")),
-}
-"""What can run side by side, in this order: the kind of run that a chain belongs to, and the chain's stages."""
-
-
-def targets(study: Study, phase: str) -> list[str]:
-    """Return one line of DVC targets for each chain of a phase; chains are independent, the longest come first."""
-    kind, stages = PHASES[phase]
-    if kind is None:
-        return [" ".join(f"{stage}@{study.name}" for stage in stages)] if study.distill.students else []
-    rows = [row for row in plan(study, Calibration.load(study.name)) if row.kind == kind]
-    rows.sort(key=lambda row: -(row.core_seconds or row.params_total))
-    return [" ".join(f"{stage}@{row.key}" for stage in stages) for row in rows]
+def stage_seconds(study: Study, calibration: Calibration) -> dict[str, float]:
+    """Return the estimated core-seconds of a study's stages by DVC's name for them; those that no one estimates are missing."""
+    rows = plan(study, calibration)
+    return {f"{stage}@{row.key}": seconds for row in rows for stage, seconds in (row.stage_seconds or {}).items()}

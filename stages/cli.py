@@ -13,6 +13,7 @@ from stages.entry import run
 
 COMMANDS = {
     "plan": "What a study will cost; --write expands it into params.yaml and dvc.yaml.",
+    "reproduce": "The DVC graph brought up to date, independent stages side by side.",
     "prepare": "Corpus, splits, tokenizer and token ids of a study.",
     "calibrate": "Seconds a training step of every size, on this machine.",
     "pretrain": "One size trained: a constant-rate trunk and its cooldown branches.",

@@ -12,7 +12,7 @@ from pipeline.breakdown import breakdown
 from pipeline.calibration import Calibration, calibration_path
 from pipeline.errors import StudyError
 from pipeline.params import PATH, combined, read_params, write_params
-from pipeline.plan import PHASES, TYPICAL_LENGTH, PlannedRun, plan, targets
+from pipeline.plan import TYPICAL_LENGTH, PlannedRun, plan
 from pipeline.study import Study, load_study
 from stages.entry import artifacts, run
 
@@ -101,9 +101,6 @@ def main(
     flops: Annotated[
         bool, typer.Option("--flops", help="Print parameters by group, FLOPs by part and padding, too.")
     ] = False,
-    which: Annotated[
-        str | None, typer.Option("--targets", help="Print DVC targets, a chain a line: chains, teachers or students.")
-    ] = None,
 ) -> None:
     """Print a study's runs with parameters, FLOPs, core-seconds and disk, before anything is spent.
 
@@ -118,11 +115,6 @@ def main(
     else:
         raise StudyError("no params.yaml here yet; name a study: tlc plan --study configs/default.yaml --write")
     loaded: list[Study] = [load_study(config) for config in configs]
-    if which is not None:
-        if which not in PHASES:
-            raise StudyError(f"--targets {which}: one of {', '.join(PHASES)}")
-        print("\n".join(target for study in loaded for target in targets(study, which)))
-        return
     for study in loaded:
         calibration = Calibration.load(study.name)
         rows = plan(study, calibration)

@@ -1,1 +1,1 @@
-"""The graph run side by side: Ray runs the stages, DVC stays the truth."""
+"""The DVC graph run in parallel: Ray starts the stages, DVC decides what a stage is and keeps what it made."""
