@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
 import os
-from collections.abc import Iterable, Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.errors import StudyError
@@ -60,17 +56,6 @@ def check_remote(repo: Repo, *, where: str = "") -> None:
 def one_line(error: BaseException) -> str:
     """Return an error's first line, or its kind when it says nothing."""
     return next(iter(str(error).strip().splitlines()), type(error).__name__)
-
-
-@contextlib.contextmanager
-def held(folder: Path, names: Iterable[str]) -> Iterator[None]:
-    """Hold the lock of each name for all processes that share `folder` on this node; a dead process holds none."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        for name in sorted(set(names)):  # in one order for all, so that no two wait for each other
-            handle = stack.enter_context(open(folder / f"{name}.lock", "a", encoding="utf-8"))
-            fcntl.flock(handle, fcntl.LOCK_EX)
-        yield
 
 
 def _move(source: HashFileDB, target: HashFileDB, objects: set[HashInfo], cache: HashFileDB, *, shallow: bool) -> None:

@@ -12,7 +12,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.errors import StudyError
-from pipeline.orchestration.remotes import held, is_pushed, load_tree, pull_objects, push_objects
+from pipeline.orchestration import locks
+from pipeline.orchestration.remotes import is_pushed, load_tree, pull_objects, push_objects
 
 if TYPE_CHECKING:
     from dvc.dependency import Dependency
@@ -99,12 +100,13 @@ def push_known(repo: Repo, stages: Sequence[Stage]) -> None:
 def ignore_outputs(repo: Repo, stages: Sequence[Stage]) -> None:
     """Write the ``.gitignore`` lines that DVC would, stage by stage, before any of `stages` runs.
 
-    They may lie in a folder that another stage depends on, and so be part of its hash: all nodes must have the same ones.
+    They may lie in a folder that another stage depends on, and so be part of its hash: it must not matter which stage ends first.
     """
     with repo.scm_context(quiet=True):
         for out in (out for stage in stages for out in stage.outs if out.use_scm_ignore):
             Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
             out.ignore()
+        repo.scm._reset()  # else it does not see its own lines, and adds them once more
 
 
 def receive_outputs(repo: Repo, stage: Stage, entry: Entry) -> None:
@@ -125,7 +127,8 @@ def bring(repo: Repo, out: Output) -> None:
     """Make an output with a hash present in this folder: from the cache, and from the remote what the cache lacks."""
     from dvc_data.hashfile.checkout import CheckoutError, LinkError, checkout
 
-    with held(Path(repo.cache.local_cache_dir, "locks"), [out.hash_info.value]):
+    lock = Path(repo.cache.local_cache_dir, "locks", f"{out.hash_info.value}.lock")
+    with locks.exclusive(lock, waits=lambda: True):
         pull_objects(repo, out)
         found = load_tree(out) if out.hash_info.isdir else out.local_cache.get(out.hash_info.value)
         assert found is not None
