@@ -28,11 +28,14 @@ HEAVY = {
     "matplotlib",
     "sacrebleu",
     "scipy",
+    "ray",
+    "dvc",
 }
 LAYERS = {
     "pipeline.models": 1,
     "pipeline.corpora": 1,
     "pipeline.training": 2,
+    "pipeline.orchestration": 2,
     "pipeline.analysis": 3,
     "pipeline.evaluation": 3,
     "pipeline.compression": 3,

@@ -84,9 +84,8 @@ def main() -> int:
     while not group.over:
         ready = select.select(waited_on, [], [], 0.5 if group.stops else None)[0]
         if wakeup in ready:
-            for number in os.read(wakeup, 4096):
-                if number == signal.SIGTERM:
-                    group.stop()
+            for _ in range(os.read(wakeup, 4096).count(signal.SIGTERM)):
+                group.stop()
         if lifeline in ready:  # nothing is ever written there: its starter has ended
             waited_on, last = [wakeup], time.monotonic() + GRACE_SECONDS
             group.stop()

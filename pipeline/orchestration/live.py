@@ -24,11 +24,11 @@ class LiveView(View):
         super().__init__()
         self._jobs = jobs
         self._console = console or Console()
-        self._live = Live(console=self._console, get_renderable=self._picture, refresh_per_second=4, transient=True)
         self._rows: Sequence[Running] = ()
         self._waiting: set[str] = set()
         self._upstream: Mapping[str, Sequence[str]] = {}
         self._seconds: Mapping[str, float] = {}
+        self._live = Live(console=self._console, get_renderable=self._picture, refresh_per_second=4, transient=True)
 
     def __enter__(self) -> Self:
         self._live.__enter__()

@@ -106,8 +106,9 @@ def _collected(repo: Repo, targets: Sequence[str]) -> StageGraph:
             lock_entry=file.stages.lockfile_data.get(stage.name),
             resources=resources(name, stage.meta),
         )
-        needs = [need for need in active.successors(stage) if isinstance(need, PipelineStage)]
-        graph.upstream[name] = [need.addressing for need in needs]
+        # A frozen stage comes after what it would depend on too, where DVC has them in this order: it notes their hashes.
+        needs = [need.addressing for need in repo.index.graph.successors(stage)]
+        graph.upstream[name] = [need for need in needs if need in graph.tasks and need != name]
     _check_untracked(graph)
     return graph
 

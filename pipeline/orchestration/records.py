@@ -78,6 +78,9 @@ class Outcome:
     name: str
     status: Status
     seconds: float = 0.0
+    attempts: int = 1
+    """How often its command was started; more than once when a worker was killed."""
+
     log: str = ""
     """The log's path, after the host's name where that is another one."""
 

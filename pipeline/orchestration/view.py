@@ -27,7 +27,7 @@ class View:
     def __init__(self) -> None:
         self.counts: Counter[Status] = Counter()
         self.total = 0
-        self._seen: set[tuple[str, float]] = set()
+        self._seen: set[str] = set()
 
     def __enter__(self) -> Self:
         return self
@@ -48,18 +48,19 @@ class View:
     def running(self, stages: Sequence[Running]) -> None:
         """Take note of the stages that run at the moment."""
         for stage in stages:
-            if (stage.name, stage.started) not in self._seen:
-                again = " again: its worker was killed" if any(name == stage.name for name, _ in self._seen) else ""
-                self._seen.add((stage.name, stage.started))
-                self.say(f"{'started':>11}  {stage.name}{again}")
+            if stage.name not in self._seen:
+                self._seen.add(stage.name)
+                self.say(f"{'started':>11}  {stage.name}")
 
     def ended(self, outcome: Outcome) -> None:
         """Tell how a stage ended."""
         self.counts[outcome.status] += 1
+        self._seen.add(outcome.name)
         place = f"{sum(self.counts.values())}/{self.total}"
         if outcome.status is Status.INTERRUPTED:
             return
         took = f" in {duration(outcome.seconds)}" if outcome.status in _LOUD else ""
+        took += f" at attempt {outcome.attempts}, a worker was killed" if outcome.attempts > 1 else ""
         cause = f": {outcome.cause}" if outcome.cause else ""
         self.say(f"{outcome.status:>11}  {outcome.name}{took} ({place}){cause}")
         for line in outcome.tail:

@@ -59,7 +59,7 @@ def load_stage(repo: Repo, task: StageTask) -> PipelineStage:
 def skipped(task: StageTask, upstream: Sequence[Outcome]) -> Outcome | None:
     """Return the outcome of a stage whose upstream is not done, or None when it can go on."""
     missing = [outcome.name for outcome in upstream if not outcome.status.done]
-    if not missing:
+    if not missing or task.definition.get("frozen"):
         return None
     return Outcome(name=task.name, status=Status.SKIPPED, cause=f"needs {', '.join(sorted(missing))}")
 
@@ -80,11 +80,15 @@ def _attempt(run: Run, task: StageTask, board: Any, stop: Signals) -> Outcome:
     started = time.monotonic()
     folder = Path(run.root, STATE_FOLDER)
     log = folder / "logs" / f"{task.file_name}.log"
-    status, entry, cause, tail = Status.FAILED, None, "", ()
+    status, entry, cause, attempts = Status.FAILED, None, "", 1
+    tail: tuple[str, ...] = ()
     try:
         # An earlier worker may have been killed a moment ago: its command holds the lock until it has saved and ended.
         with locks.exclusive(folder / "stages" / f"{task.file_name}.lock", waits=lambda: not stop) as lock:
-            status, entry = _reproduce(run, task, log=log, lock=lock, stop=stop, board=board)
+            try:
+                status, entry = _reproduce(run, task, log=log, lock=lock, stop=stop, board=board)
+            finally:
+                attempts = max(1, _attempts(lock, run))
     except (Stopped, locks.Busy):
         status = Status.INTERRUPTED
     except CommandFailed as error:
@@ -97,11 +101,18 @@ def _attempt(run: Run, task: StageTask, board: Any, stop: Signals) -> Outcome:
         name=task.name,
         status=status,
         seconds=time.monotonic() - started,
+        attempts=attempts,
         log=str(log),
         lock_entry=entry,
         cause=cause,
         tail=tail,
     )
+
+
+def _attempts(lock: int, run: Run) -> int:
+    """Return how often this run has started the stage's command so far; its lock keeps count."""
+    identity, _, count = locks.read(lock).partition(" ")
+    return int(count) if identity == run.identity else 0
 
 
 def _reproduce(
@@ -129,9 +140,10 @@ def _reproduce(
             status = Status.RESTORED
             return
         status = Status.RAN
-        if locks.read(lock) != run.identity:  # else it is another attempt of this run
+        attempt = _attempts(lock, run) + 1
+        if attempt == 1:
             log.write_bytes(b"")
-        locks.write(lock, run.identity)
+        locks.write(lock, f"{run.identity} {attempt}")
         where = f"{socket.gethostname()}, process {os.getpid()}"
         board.started.remote(Running(name=task.name, started=time.time(), where=where))
         run_command(
