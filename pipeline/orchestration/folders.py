@@ -7,12 +7,11 @@ stays until its stage is done: what a stopped stage resumes from lies in it.
 from __future__ import annotations
 
 import filecmp
-import hashlib
 import json
 import os
 import shutil
-import socket
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,9 +27,12 @@ _UPLOADED = Path(".dvc", "tmp", "uploaded.json")
 
 
 def project_identity(root: str) -> str:
-    """Return a name for the project in the coordinator's folder `root`, the same in every run."""
-    digest = hashlib.sha256(f"{socket.gethostname()}:{root}".encode()).hexdigest()
-    return f"{Path(root).name}-{digest[:12]}"
+    """Return a name for the project in the coordinator's folder `root`: the same in every run, and no other folder's."""
+    path = Path(root, STATE_FOLDER, "identity")
+    if not path.exists():
+        with atomic_path(path) as temporary:
+            temporary.write_text(f"{Path(root).name}-{uuid.uuid4().hex[:12]}", encoding="utf-8")
+    return path.read_text(encoding="utf-8")
 
 
 def node_folder(project: str) -> Path:

@@ -56,7 +56,7 @@ def session(jobs: int, address: str | None, runtime_env: dict[str, Any] | None =
             ray.init(address=address, runtime_env=runtime_env, **quiet)
         except ray.exceptions.RuntimeEnvSetupError as error:
             raise StudyError(
-                f"the project's files could not be sent to the cluster ({error}); what git ignores stays: is it all?"
+                f"the project's files could not be sent to the cluster ({error}); have .rayignore name what no stage reads"
             ) from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise StudyError(f"--address {address}: no Ray cluster answers there ({error})") from error
