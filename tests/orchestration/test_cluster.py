@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 import yaml
 
@@ -50,7 +52,13 @@ out.mkdir(parents=True)
 (out / "numbers.txt").write_text(f"{number} {Path('data.csv').read_text()}")
 with open(os.environ["TLC_TEST_FOLDER"] + "/" + key, "a") as tell:
     tell.write(f"{os.getcwd()}\\n")
-time.sleep(float(os.environ["TLC_TEST_SECONDS"]))
+step = Path(".work", key)
+step.parent.mkdir(exist_ok=True)
+done = int(step.read_text()) if step.exists() else 0
+print("from step", done, flush=True)
+for now in range(done, 40):
+    time.sleep(float(os.environ["TLC_TEST_SECONDS"]) / 40)
+    step.write_text(str(now + 1))
 """
 TOTAL = """\
 import json
@@ -83,12 +91,12 @@ def make_project(root: Path, remote: Path) -> Path:
 
 
 class Nodes:
-    """Two nodes of one CPU each, with folders of their own."""
+    """Two nodes of one CPU each, with folders of their own, or one for both."""
 
-    def __init__(self, place: Path) -> None:
+    def __init__(self, place: Path, *, shared: bool) -> None:
         from ray.cluster_utils import Cluster
 
-        self.folders = [place / "first", place / "second"]
+        self.folders = [place / "first", place / ("first" if shared else "second")]
         self.cluster = Cluster(
             initialize_head=True,
             connect=False,
@@ -105,8 +113,8 @@ class Nodes:
 
 
 @pytest.fixture
-def nodes(tmp_path: Path) -> Iterator[Nodes]:
-    nodes = Nodes(tmp_path)
+def nodes(tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[Nodes]:
+    nodes = Nodes(tmp_path, shared=getattr(request, "param", False))
     yield nodes
     nodes.cluster.shutdown()
 
@@ -194,18 +202,42 @@ def test_a_failed_stage_says_why_and_the_rest_goes_on(tmp_path: Path, nodes: Nod
     assert (project / "total.txt").read_text() == "10\n"
 
 
+@pytest.mark.parametrize("nodes", [False, True], indirect=True, ids=["own folders", "one folder"])
 def test_a_dead_nodes_stage_runs_on_the_other(tmp_path: Path, nodes: Nodes, start: Reproduce) -> None:
     project = make_project(tmp_path / "project", tmp_path / "remote")
     process = start(project, "--address", nodes.cluster.address, seconds=8)
     for key in "ab":
         wait_for(tmp_path / "told" / key)
-    lost = next(key for key in "ab" if str(nodes.folders[1]) in (tmp_path / "told" / key).read_text())
+    time.sleep(2)  # some steps
     nodes.kill_second()
     text = ended(process)
     assert ends(text) == Counter(ran=5), text
-    attempts = (tmp_path / "told" / lost).read_text().splitlines()
-    assert [Path(path).is_relative_to(nodes.folders[1]) for path in attempts] == [True, False]
+    attempts = {key: (tmp_path / "told" / key).read_text().splitlines() for key in "abcd"}
+    (lost,) = (key for key in "abcd" if len(attempts[key]) == 2)
+    log = (project / f".dvc/tmp/reproduce/logs/draw@{lost}.log").read_text()
+    if nodes.folders[0] == nodes.folders[1]:
+        assert not log.endswith("from step 0\n")
+    else:
+        assert [Path(path).is_relative_to(nodes.folders[1]) for path in attempts[lost]] == [True, False]
+        assert log.endswith("from step 0\n"), "its checkpoint died with its node"
     assert (project / "total.txt").read_text() == "10\n"
+    assert dvc(project, "status").strip() == "Data and pipelines are up to date."
+
+
+def test_ctrl_c_leaves_nothing_running_and_the_same_call_goes_on(
+    tmp_path: Path, nodes: Nodes, start: Reproduce
+) -> None:
+    project = make_project(tmp_path / "project", tmp_path / "remote")
+    process = start(project, "--address", nodes.cluster.address, seconds=30)
+    for key in "ab":
+        wait_for(tmp_path / "told" / key)
+    time.sleep(2)
+    process.send_signal(signal.SIGINT)
+    text, _ = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGINT, text
+    assert not [one for one in psutil.process_iter(["cmdline"]) if "draw.py" in (one.info["cmdline"] or [])]
+    text = ended(start(project, "--address", nodes.cluster.address, seconds=2))
+    assert ends(text) == Counter(ran=5), text
     assert dvc(project, "status").strip() == "Data and pipelines are up to date."
 
 
