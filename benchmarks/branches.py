@@ -1,12 +1,12 @@
 """Are cooldown branches worth their price? Their losses against runs planned for the same budgets, and what both cost.
 
-    python benchmarks/branches.py --study default --size w64x2 --seconds 48
+    python benchmarks/branches.py --study default --size w64x2 --seconds 32
 
-A ladder of five budgets, each half of the next, is read off one trunk; beside it every compared budget gets a run of its
-own, planned for it from the first step: warm-up, then linear decay to 0 (the usual schedule when the length is known),
-with the same peak rate. A run planned for a budget with the branches' own schedule would be the branch, bit for bit (a
-test holds that). Differences are paired by seed; the interval is Student's over the seeds. Results go to
-benchmarks/results/branches.json.
+A ladder of five budgets, each half of the next, is read off one trunk; beside it every compared budget gets runs of its
+own, planned for it from the first step: warm-up, then linear decay to 0 (the usual schedule when the length is known), at
+the branches' peak rate and at multiples of it, of which the best by validation loss is compared. A run planned for a
+budget with the branches' own schedule would be the branch, bit for bit (a test holds that). Differences are paired by
+seed; the interval is Student's over the seeds. Results go to benchmarks/results/branches.json.
 """
 
 from __future__ import annotations
@@ -131,6 +131,9 @@ def main() -> None:
         "--compared", type=int, default=2, help="how many of the budgets, from the longest, get planned runs"
     )
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument(
+        "--rates", type=float, nargs="+", default=[0.5, 1.0, 2.0], help="peak rates of planned runs, over the branches'"
+    )
     parser.add_argument("--corpus", help="a prepared corpus; the study's by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -148,13 +151,28 @@ def main() -> None:
     with ProcessPoolExecutor(options.jobs, mp_context=get_context("spawn")) as pool:
         seeded = [entry | {"seed": seed} for seed in range(options.seeds)]
         ladders = [pool.submit(final_losses, one, corpus, steps, planned=False) for one in seeded]
-        planned = [[pool.submit(final_losses, one, corpus, [n], planned=True) for n in compared] for one in seeded]
+        planned = {
+            (rate, n): [
+                pool.submit(
+                    final_losses, one | {"learning_rate": one["learning_rate"] * rate}, corpus, [n], planned=True
+                )
+                for one in seeded
+            ]
+            for rate in sorted(options.rates)
+            for n in compared
+        }
         branch_losses = [job.result() for job in progress(ladders, desc="ladders", unit="run")]
-        planned_losses = [{n: loss for job in jobs for n, loss in job.result().items()} for jobs in planned]
+        planned_losses = {
+            (rate, n): np.array([job.result()[n] for job in jobs])
+            for (rate, n), jobs in progress(list(planned.items()), desc="planned runs", unit="rate")
+        }
     rows = []
     for total in compared:
         branch = np.array([losses[total] for losses in branch_losses])
-        plan = np.array([losses[total] for losses in planned_losses])
+        by_rate = {rate: losses for (rate, n), losses in planned_losses.items() if n == total}
+        best_rate = min(by_rate, key=lambda rate: float(by_rate[rate].mean()))
+        at_edge = len(by_rate) > 1 and best_rate in (min(by_rate), max(by_rate))
+        plan = by_rate[best_rate]
         difference = branch - plan
         half = stats.t.ppf(0.975, len(difference) - 1) * difference.std(ddof=1) / np.sqrt(len(difference))
         percent = 100 / plan.mean()
@@ -163,14 +181,17 @@ def main() -> None:
                 "steps": total,
                 "budget_seconds": round(total * entry["seconds_per_step"], 2),
                 "branch_loss": branch.tolist(),
-                "planned_loss": plan.tolist(),
+                "planned_loss": {str(rate): losses.tolist() for rate, losses in by_rate.items()},
+                "planned_rate": best_rate,
+                "planned_rate_at_edge": at_edge,
                 "difference_percent": difference.mean() * percent,
                 "low_percent": (difference.mean() - half) * percent,
                 "high_percent": (difference.mean() + half) * percent,
             }
         )
         print(
-            f"{total} steps: branch {branch.mean():.4f}, planned {plan.mean():.4f}, difference "
+            f"{total} steps: branch {branch.mean():.4f}, planned {plan.mean():.4f} at {best_rate:g} times the peak rate"
+            f"{' (the edge of the rates tried)' if at_edge else ''}, difference "
             f"{rows[-1]['difference_percent']:+.2f} % ({rows[-1]['low_percent']:+.2f} to {rows[-1]['high_percent']:+.2f})"
         )
     cost = ladder_steps(steps, entry["decay_fraction"]) / steps[0]
@@ -185,7 +206,8 @@ def main() -> None:
         "peers": {"planned_runs": {"ladder_cost_of_longest": separate}},
         "ratio": {"planned_runs": separate / cost},
         "losses": rows,
-        "equal": f"{options.size} of {options.study}, {options.seeds} seeds, the same batches, peak rate and steps",
+        "equal": f"{options.size} of {options.study}, {options.seeds} seeds, the same batches and steps; planned runs "
+        "at the best of their peak rates",
     }
     options.results.parent.mkdir(parents=True, exist_ok=True)
     write_json(options.results, record)

@@ -89,6 +89,7 @@ def attention(d_model: int) -> Pair:
     heads = max(1, d_model // 32)
     layout = sublayers.Layout(batch=SENTENCES, length=POSITIONS, rows=-(-ROWS // ROW_MULTIPLE) * ROW_MULTIPLE)
     merged = torch.randn(layout.rows, 3 * d_model, dtype=BF16)
+    gradient = torch.ones(layout.rows, d_model, dtype=BF16)
     mask = torch.ones(POSITIONS, POSITIONS).tril_()
     blocked = torch.zeros(POSITIONS, POSITIONS).masked_fill_(mask == 0, float("-inf")).to(BF16)
     scale = (d_model // heads) ** -0.5
@@ -99,7 +100,7 @@ def attention(d_model: int) -> Pair:
         scores = (q @ k.transpose(2, 3)) * scale + blocked
         out = torch.softmax(scores, -1, dtype=torch.float32).to(BF16) @ v
         out = out.transpose(1, 2).reshape(ROWS, d_model)
-        return torch.autograd.grad(out.sum(), rows)
+        return torch.autograd.grad(out, rows, gradient[:ROWS])
 
     def ours() -> object:
         q, k, v = sublayers._split(merged, 3, heads, layout).unbind(0)
@@ -107,7 +108,8 @@ def attention(d_model: int) -> Pair:
         sublayers._merge(out.unsqueeze(0), heads, layout, BF16)
         parts = torch.empty(3, *q.shape)
         by_q, by_k, by_v = parts.unbind(0)
-        sublayers._attend_backward(out, q, k, v, out, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
+        by_out = sublayers._split(gradient, 1, heads, layout)[0]
+        sublayers._attend_backward(by_out, q, k, v, out, weights, sums, by_q=by_q, by_k=by_k, by_v=by_v)
         return sublayers._merge(parts, heads, layout, BF16)
 
     return usual, ours
@@ -125,9 +127,19 @@ def relu(d_model: int) -> Pair:
 
 
 def dropout(d_model: int) -> Pair:
-    """Dropout of a sublayer's output."""
-    usual, ours = (torch.randn(ROWS, d_model, dtype=BF16) for _ in range(2))
-    return lambda: functional.dropout(usual, 0.1, training=True), lambda: sublayers._dropout_(ours, 0.1)
+    """A sublayer's output added to the residual stream, with dropout, and its gradient."""
+    x, gradient = torch.randn(ROWS, d_model), torch.randn(ROWS, d_model)
+    usual_y = torch.randn(ROWS, d_model, dtype=BF16, requires_grad=True)
+    our_y = usual_y.detach().clone()
+
+    def usual() -> object:
+        return torch.autograd.grad(x + functional.dropout(usual_y, 0.1, training=True), usual_y, gradient)
+
+    def ours() -> object:
+        _, kept = sublayers._add_residual(x, our_y, 0.1)
+        return sublayers._residual_gradient(gradient, kept, 0.1, BF16)
+
+    return usual, ours
 
 
 def update(d_model: int) -> Pair:

@@ -14,6 +14,7 @@ from functools import partial
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
+from threading import Barrier
 
 import torch
 
@@ -47,13 +48,24 @@ ENVIRONMENT = {
 KINDS = ("train", "finetune", "word", "decode")
 
 _WARMUP_STEPS = 4
+_START_SECONDS = 300  # that a process waits for the others before it gives up
 _ROUNDS = 3  # over all measurements, the fastest of each counts: a slow minute of the machine must not slow one size
 
 
 def step_seconds(
-    study: Study, size: SizeSpec, corpus_path: Path, *, kind: str, teacher: SizeSpec | None, steps: int
+    study: Study,
+    size: SizeSpec,
+    corpus_path: Path,
+    *,
+    kind: str,
+    teacher: SizeSpec | None,
+    steps: int,
+    start: Barrier | None = None,
 ) -> float:
-    """Return the mean seconds of an update of `kind` (train, finetune, word) over `steps` batches of the real corpus."""
+    """Return the mean seconds of an update of `kind` (train, finetune, word) over `steps` batches of the real corpus.
+
+    Processes that measure side by side begin together at `start`: one that has not begun yet would leave the others the machine.
+    """
     torch.set_num_threads(1)
     corpus, training = PreparedCorpus.open(corpus_path), study.training
     dropout = training.dropout if size.dropout is None else size.dropout
@@ -99,13 +111,17 @@ def step_seconds(
     )
     train(state, options, phase=kind, until=_WARMUP_STEPS, schedule=lambda step: 1.0)
     finish_work(device)
+    if start is not None:
+        start.wait(_START_SECONDS)
     started = time.perf_counter()
     train(state, options, phase=kind, until=_WARMUP_STEPS + steps, schedule=lambda step: 1.0)
     finish_work(device)
     return (time.perf_counter() - started) / steps
 
 
-def decode_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, sentences: int) -> float:
+def decode_seconds(
+    study: Study, size: SizeSpec, corpus_path: Path, *, sentences: int, start: Barrier | None = None
+) -> float:
     """Return the seconds of translating one training sentence on one thread, with a decoder that stops at the mean length.
 
     An untrained model never ends a sentence, so each is cut at the corpus's mean target length.
@@ -132,13 +148,15 @@ def decode_seconds(study: Study, size: SizeSpec, corpus_path: Path, *, sentences
     # The engine's start-up is paid once for the whole corpus, not once a sentence: two counts tell it apart.
     lines = split.source_lines()[: 2 * sentences]
     seconds(lines[:sentences])
+    if start is not None:
+        start.wait(_START_SECONDS)
     few, many = (seconds(lines[:count]) for count in (len(lines) // 4, len(lines)))
     return (many - few) / (len(lines) - len(lines) // 4)
 
 
-def _mean_of_processes(pool: Executor, processes: int, measure: Callable[[], float]) -> float:
+def _mean_of_processes(pool: Executor, processes: int, start: Barrier, measure: Callable[..., float]) -> float:
     """Run the same measurement in `processes` processes at once and return the mean."""
-    futures = [pool.submit(measure) for _ in range(processes)]
+    futures = [pool.submit(measure, start=start) for _ in range(processes)]
     return sum(future.result() for future in futures) / processes
 
 
@@ -148,7 +166,7 @@ def calibrate(
     """Measure the `kinds` of step of a study, keep the others as they were, and write its calibration file; return it."""
     candidates = teacher_candidates(study)
     students = [study.size(key) for key in study.distill.students]
-    jobs: dict[tuple[str, str], Callable[[], float]] = {}
+    jobs: dict[tuple[str, str], Callable[..., float]] = {}
     step = partial(step_seconds, study, corpus_path=corpus_path, steps=steps)
     for size in study.sizes:
         jobs["train", size.key] = partial(step, size, kind="train", teacher=None)
@@ -168,10 +186,12 @@ def calibrate(
     for kind in kinds:
         measured[kind].clear()
     os.environ.update(ENVIRONMENT)  # glibc and OpenMP read theirs when a process starts
-    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+    context = get_context("spawn")
+    with context.Manager() as manager, ProcessPoolExecutor(processes, mp_context=context) as pool:
+        start = manager.Barrier(processes)
         rounds = [item for _ in range(_ROUNDS) for item in jobs.items()]
         for (kind, key), job in progress(rounds, desc="calibrate", unit="measurement"):
-            seconds = round(_mean_of_processes(pool, processes, job), 7)
+            seconds = round(_mean_of_processes(pool, processes, start, job), 7)
             measured[kind][key] = min(seconds, measured[kind].get(key, seconds))
     device = training_device()
     precision = resolve(study.training.precision, device)

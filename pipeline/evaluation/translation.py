@@ -4,8 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import signal
+from concurrent.futures import ProcessPoolExecutor
+from functools import lru_cache, partial
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from pipeline.compression.formats import load_model
 from pipeline.corpora.prepared import PreparedCorpus
@@ -18,7 +24,7 @@ from pipeline.progress import progress
 
 
 def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search: dict[str, Any]) -> list[str]:
-    """Translate lines with the model in `directory`, on all cores; one hypothesis a line, counted."""
+    """Translate lines with the model in `directory`, on one thread; one hypothesis a line, counted."""
     hypotheses = translate(
         load_model(directory),
         tokenizer,
@@ -26,11 +32,40 @@ def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search:
         beam=search["beam"],
         length_penalty=search["length_penalty"],
         max_length=search["max_length"],
-        threads=os.cpu_count() or 1,
     )
     if len(hypotheses) != len(sources):
         raise StudyError(f"{directory}: {len(hypotheses)} hypotheses for {len(sources)} lines; the engine lost some")
     return hypotheses
+
+
+def _ignore_interrupts() -> None:
+    """Leave Ctrl-C to the process that waits for this one."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+_opened = lru_cache(maxsize=1)(PreparedCorpus.open)
+
+
+def _translate_and_score(
+    directory: Path, *, search: dict[str, Any], corpus_path: Path, resamples: int
+) -> tuple[list[str], dict[str, Any]]:
+    """Return one model's hypotheses and their scores."""
+    torch.set_num_threads(1)
+    corpus = _opened(corpus_path)
+    split = corpus.split("test")
+    references = split.references()
+    hypotheses = decode_lines(directory, split.source_lines(), tokenizer=corpus.tokenizer(), search=search)
+    scores = corpus_scores(hypotheses, references)
+    statistics = sentence_bleu_statistics(hypotheses, references)
+    interval = bootstrap_interval(statistics, split.components(), bleu_from_statistics, resamples=resamples)
+    return hypotheses, {
+        "quality": scores["bleu"],
+        "quality_low": interval.low,
+        "quality_high": interval.high,
+        "signature": scores["bleu_signature"],
+        "chrf": scores["chrf"],
+        "chrf_signature": scores["chrf_signature"],
+    }
 
 
 def translate_test(
@@ -39,26 +74,23 @@ def translate_test(
     """Write `out`: ``<run_id>.txt`` for every model and translations.json with scores, signatures and intervals.
 
     The interval of a row is a bootstrap over components of test sentences alone: it says nothing about training seeds.
+    Models are spread over the cores, a process and a thread each: scoring takes as long as a small model's beam search.
     """
-    split, tokenizer = corpus.split("test"), corpus.tokenizer()
-    sources, references, components = split.source_lines(), split.references(), split.components()
+    work = partial(_translate_and_score, search=search, corpus_path=corpus.path, resamples=resamples)
     records: dict[str, Any] = {}
-    with atomic_path(out) as temporary:
+    cores = ProcessPoolExecutor(os.cpu_count() or 1, mp_context=get_context("spawn"), initializer=_ignore_interrupts)
+    with atomic_path(out) as temporary, cores as pool:
         temporary.mkdir(parents=True)
-        for run_id, directory in progress(models.items(), desc="translate", unit="model"):
-            hypotheses = decode_lines(directory, sources, tokenizer=tokenizer, search=search)
-            (temporary / f"{run_id}.txt").write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
-            scores = corpus_scores(hypotheses, references)
-            statistics = sentence_bleu_statistics(hypotheses, references)
-            interval = bootstrap_interval(statistics, components, bleu_from_statistics, resamples=resamples)
-            records[run_id] = {
-                "quality": scores["bleu"],
-                "quality_low": interval.low,
-                "quality_high": interval.high,
-                "signature": scores["bleu_signature"],
-                "chrf": scores["chrf"],
-                "chrf_signature": scores["chrf_signature"],
-            }
+        try:
+            done = pool.map(work, models.values())
+            for run_id, (hypotheses, record) in progress(
+                zip(models, done, strict=True), total=len(models), desc="translate", unit="model"
+            ):
+                (temporary / f"{run_id}.txt").write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+                records[run_id] = record
+        except BaseException:
+            pool.shutdown(cancel_futures=True)
+            raise
         text = json.dumps(records, indent=2, sort_keys=True, allow_nan=False)
         (temporary / "translations.json").write_text(text + "\n", encoding="utf-8")
-    return f"{out}: {len(models)} models translated {len(sources)} test sentences"
+    return f"{out}: {len(models)} models translated {len(corpus.split('test'))} test sentences"

@@ -136,6 +136,7 @@ class _Coordinator:
                 self._collect(pending, signals)
             finally:
                 self._write()
+                self._close_board()
         return Report(outcomes=self._outcomes, signal=signals.received[0] if signals else 0)
 
     def _submit(self) -> dict[Any, str]:
@@ -215,6 +216,13 @@ class _Coordinator:
                 scm.track_file(os.path.relpath(path))
         self._unwritten = []
         self._written_at = time.monotonic()
+
+    def _close_board(self) -> None:
+        """End the board's process; Ray would only after the last mention of the run's tasks."""
+        import ray
+
+        if ray.is_initialized():
+            ray.kill(self._board)
 
     def _kill(self) -> None:
         """End Ray; the guardians kill what still runs, and nothing is left when this returns."""

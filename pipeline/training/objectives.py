@@ -96,7 +96,7 @@ class HeadLoss(torch.autograd.Function):
     def backward(ctx: Any, *outputs: Tensor) -> tuple[Tensor | None, ...]:
         """Scale the gradients that forward has summed."""
         by_hidden, by_weight = ctx.saved_tensors
-        scale = outputs[0].to(by_hidden.dtype)
+        scale = float(outputs[0])  # as a tensor it would be rounded to the matmuls' format before it multiplies
         return by_hidden * scale, by_weight * scale, None, None
 
 

@@ -167,11 +167,12 @@ class Embed(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
-        """Sum the rows' gradients into the table's, in fp32."""
+        """Return the rows' gradients in fp32 as a sparse table: whoever sums it up touches the rows that were looked up."""
         (ids,) = ctx.saved_tensors
         gradient = _residual_gradient(gradients[0] * ctx.scale, ctx.kept, ctx.dropout, torch.float32)
-        table = gradient.new_zeros((ctx.entries, gradient.shape[1]))
-        return table.index_add_(0, ids, gradient), None, None, None, None, None
+        shape = (ctx.entries, gradient.shape[1])
+        table = torch.sparse_coo_tensor(ids.unsqueeze(0), gradient, shape, check_invariants=False)
+        return table, None, None, None, None, None
 
 
 class Norm(torch.autograd.Function):
