@@ -77,10 +77,12 @@ class Cluster:
         nodes = [node for node in ray.nodes() if node["Alive"] and node["Resources"].get("CPU", 0) > 0]
         if not nodes:
             raise StudyError("the cluster has no node with CPUs; add one: ray start --address HEAD:6379")
-        task = ray.remote(check_node)
+        task, answers = ray.remote(check_node), []
         for node in nodes:
             at = NodeAffinitySchedulingStrategy(node["NodeID"], soft=False)
-            answer = task.options(num_cpus=0, scheduling_strategy=at, max_retries=0).remote(self.run.packages)
+            remote = task.options(num_cpus=0, max_retries=0, scheduling_strategy=at)
+            answers.append(remote.remote(self.run.packages))
+        for node, answer in zip(nodes, answers, strict=True):
             try:
                 fault = ray.get(answer, timeout=_CHECK_SECONDS)
             except (ray.exceptions.RayError, ModuleNotFoundError) as error:
@@ -93,14 +95,16 @@ class Cluster:
 
     def arrived(self, outcome: Outcome, board: Any) -> Outcome:
         """Put a stage's log and outputs into this folder; an outcome whose outputs do not come is a failure."""
+        from dvc.exceptions import DvcException
+
         outcome = self._keep_log(outcome, board)
         entry = outcome.lock_entry or self.run.tasks[outcome.name].lock_entry
         if not outcome.status.done or entry is None:
             return outcome
         try:
             receive_outputs(self._graph.repo, self._graph.stages[outcome.name], entry)
-        except StudyError as error:
-            return replace(outcome, status=Status.FAILED, cause=str(error), lock_entry=None)
+        except (StudyError, DvcException, OSError) as error:
+            return replace(outcome, status=Status.FAILED, cause=one_line(error), lock_entry=None)
         return outcome
 
     def _keep_log(self, outcome: Outcome, board: Any) -> Outcome:

@@ -102,9 +102,14 @@ def ignore_outputs(repo: Repo, stages: Sequence[Stage]) -> None:
 
     They may lie in a folder that another stage depends on, and so be part of its hash: it must not matter which stage ends first.
     """
+    from scmrepo.noscm import NoSCM
+
+    if isinstance(repo.scm, NoSCM):
+        return
     with repo.scm_context(quiet=True):
         for out in (out for stage in stages for out in stage.outs if out.use_scm_ignore):
-            Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
+            if not repo.scm.is_ignored(out.fspath):
+                Path(out.fs_path).parent.mkdir(parents=True, exist_ok=True)
             out.ignore()
         repo.scm._reset()  # else it does not see its own lines, and adds them once more
 
