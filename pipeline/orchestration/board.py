@@ -24,6 +24,7 @@ class Board:
 
     def __init__(self) -> None:
         self._running: dict[str, Running] = {}
+        self._logs: dict[str, bytes] = {}
 
     def started(self, stage: Running) -> None:
         """Note that a stage's command begins."""
@@ -41,3 +42,11 @@ class Board:
     def running(self) -> list[Running]:
         """Return the stages that run, the longest-running first."""
         return sorted(self._running.values(), key=lambda stage: stage.started)
+
+    def keep_log(self, name: str, text: bytes) -> None:
+        """Hold the log of a stage that ended on another node until the coordinator takes it."""
+        self._logs[name] = text
+
+    def take_log(self, name: str) -> bytes | None:
+        """Return a stage's log and forget it; None when it is not there (its node, or this one, died)."""
+        return self._logs.pop(name, None)

@@ -17,11 +17,15 @@ from typing import Any
 from pipeline.errors import StudyError
 from pipeline.orchestration import locks
 from pipeline.orchestration.board import Board
+from pipeline.orchestration.cluster import Cluster, bring_sources, prepare, runtime_env
 from pipeline.orchestration.lockfile import LockWriter
+from pipeline.orchestration.node import reproduce_on_node
 from pipeline.orchestration.project import StageGraph, open_graph, path_locks
 from pipeline.orchestration.records import STATE_FOLDER, Outcome, Run, Status
+from pipeline.orchestration.remotes import check_remote
 from pipeline.orchestration.session import ray_options, session
 from pipeline.orchestration.signals import Signals
+from pipeline.orchestration.transfer import ignore_outputs
 from pipeline.orchestration.view import View
 from pipeline.orchestration.worker import reproduce_stage
 
@@ -80,16 +84,26 @@ def reproduce(
     command = " ".join(["tlc", *sys.argv[1:]])
     with _only_one(graph.repo.root_dir, command):
         shutil.rmtree(Path(graph.repo.root_dir, STATE_FOLDER, "workers"), ignore_errors=True)
+        if address is not None:
+            check_remote(graph.repo)
+            bring_sources(graph)
         if graph.sources:
             graph.repo.reproduce(graph.sources, single_item=True)
-        with path_locks(graph, command), session(jobs, address):
+        ignore_outputs(graph.repo, list(graph.stages.values()))
+        if address is not None:
+            prepare(graph)
+        with path_locks(graph, command), session(jobs, address, runtime_env(graph) if address is not None else None):
             run = Run(
                 identity=uuid.uuid4().hex,
                 root=graph.repo.root_dir,
                 environment=variables if address is None else None,
             )
             view = view or View()
-            report = _Coordinator(graph, run, view, seconds or {}).run()
+            cluster = None
+            if address is not None:
+                cluster = Cluster(graph, run)
+                cluster.check()
+            report = _Coordinator(graph, run, view, seconds or {}, cluster).run()
             view.close(seconds=time.monotonic() - started, signal=report.signal, again=command)
             return report
 
@@ -97,7 +111,10 @@ def reproduce(
 class _Coordinator:
     """One run's stages in Ray's hands, and what is known of them."""
 
-    def __init__(self, graph: StageGraph, run: Run, view: View, seconds: Mapping[str, float]) -> None:
+    def __init__(
+        self, graph: StageGraph, run: Run, view: View, seconds: Mapping[str, float], cluster: Cluster | None
+    ) -> None:
+        self._cluster = cluster
         self._graph, self._run, self._view = graph, run, view
         self._seconds = seconds
         self._outcomes: dict[str, Outcome] = {}
@@ -124,9 +141,13 @@ class _Coordinator:
 
     def _submit(self) -> dict[Any, str]:
         import ray
+        from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        self._board: Any = ray.remote(Board).options(num_cpus=0, max_restarts=-1).remote()
-        run, stage = ray.put(self._run), ray.remote(reproduce_stage)
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        board = ray.remote(Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
+        self._board: Any = board.remote()
+        work: Any = reproduce_stage if self._cluster is None else reproduce_on_node
+        run, stage = ray.put(self._cluster.run if self._cluster else self._run), ray.remote(work)
         options = {name: ray_options(name, task.resources) for name, task in self._graph.tasks.items()}
         references: dict[str, Any] = {}
         for name in self._graph.submission_order(self._seconds):
@@ -169,6 +190,8 @@ class _Coordinator:
             status = Status.INTERRUPTED if stopped else Status.FAILED
             cause = f"its worker was killed {RETRIES + 1} times ({type(error).__name__}); is there memory enough?"
             outcome = Outcome(name=name, status=status, cause=cause)
+        if self._cluster is not None:
+            outcome = self._cluster.arrived(outcome, self._board)
         self._outcomes[name] = outcome
         if outcome.lock_entry is not None:
             self._unwritten.append(outcome)
@@ -178,7 +201,7 @@ class _Coordinator:
         return Path(self._graph.stages[name].path).with_suffix(".lock")
 
     def _write(self) -> None:
-        """Write what is done to dvc.lock, and have git ignore its outputs as DVC does; under DVC's own lock."""
+        """Write what is done to dvc.lock, under DVC's own lock."""
         if not self._unwritten:
             return
         repo = self._graph.repo
@@ -187,11 +210,7 @@ class _Coordinator:
             if outcome.lock_entry is not None:
                 named = entries.setdefault(self._lock_path(outcome.name), {})
                 named[self._graph.stages[outcome.name].name] = outcome.lock_entry
-        done = {outcome.name for outcome in self._unwritten}
         with repo.lock, repo.scm_context(quiet=True) as scm:
-            for name, stage in self._graph.stages.items():
-                if name in done:
-                    stage.ignore_outs()
             for path, changed in entries.items():
                 self._writers[path].write(changed)
                 scm.track_file(os.path.relpath(path))

@@ -88,5 +88,8 @@ class Outcome:
     """What dvc.lock is to say of the stage, when it ran or was restored."""
 
     cause: str = ""
+    node: str = ""
+    """The node of the cluster on which it ran."""
+
     tail: tuple[str, ...] = ()
     """The last lines of a failed stage's log."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -13,6 +14,7 @@ from pipeline.errors import StudyError
 from pipeline.orchestration.records import Resources
 
 _OBJECT_STORE_BYTES = 100_000_000  # outcomes are small; stages hand files on through DVC
+_ANSWER_SECONDS = 10
 _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray would set CUDA_VISIBLE_DEVICES to nothing for a stage that declares no GPU; under DVC it may use one that is there.
@@ -25,8 +27,11 @@ _SETTINGS = {
 
 
 @contextmanager
-def session(jobs: int, address: str | None) -> Iterator[None]:
-    """Start Ray with `jobs` CPUs, or connect to `address`; one that this process has already is used and left alone."""
+def session(jobs: int, address: str | None, runtime_env: dict[str, Any] | None = None) -> Iterator[None]:
+    """Start Ray with `jobs` CPUs, or connect to `address`; one that this process has already is used and left alone.
+
+    `runtime_env` is what workers of the cluster at `address` get.
+    """
     if find_spec("ray") is None:
         raise StudyError("tlc reproduce needs Ray, which is not installed: pip install 'ray>=2.60,<3'")
     import ray
@@ -46,14 +51,30 @@ def session(jobs: int, address: str | None) -> Iterator[None]:
             **quiet,
         )
     else:
+        _check_answers(address)
         try:
-            ray.init(address=address, **quiet)
+            ray.init(address=address, runtime_env=runtime_env, **quiet)
+        except ray.exceptions.RuntimeEnvSetupError as error:
+            raise StudyError(
+                f"the project's files could not be sent to the cluster ({error}); have .rayignore name what no stage reads"
+            ) from error
         except (ConnectionError, ValueError, RuntimeError) as error:
             raise StudyError(f"--address {address}: no Ray cluster answers there ({error})") from error
     try:
         yield
     finally:
         ray.shutdown()
+
+
+def _check_answers(address: str) -> None:
+    """Raise StudyError when nothing listens at ``host:port`` or ``ray://host:port``; Ray would try for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if not colon:
+        return  # `auto`, which Ray answers at once
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=_ANSWER_SECONDS).close()
+    except (OSError, ValueError) as error:
+        raise StudyError(f"--address {address}: no Ray cluster answers there ({error})") from error
 
 
 def ray_options(stage: str, needs: Resources) -> dict[str, float]:

@@ -6,6 +6,7 @@ import os
 import socket
 import time
 import traceback
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import lru_cache
 from pathlib import Path
@@ -55,11 +56,18 @@ def load_stage(repo: Repo, task: StageTask) -> PipelineStage:
     return StageLoader.load_stage(file, name, dict(task.definition), dict(task.lock_entry or {}))
 
 
+def skipped(task: StageTask, upstream: Sequence[Outcome]) -> Outcome | None:
+    """Return the outcome of a stage whose upstream is not done, or None when it can go on."""
+    missing = [outcome.name for outcome in upstream if not outcome.status.done]
+    if not missing or task.definition.get("frozen"):
+        return None
+    return Outcome(name=task.name, status=Status.SKIPPED, cause=f"needs {', '.join(sorted(missing))}")
+
+
 def reproduce_stage(run: Run, task: StageTask, board: Any, *upstream: Outcome) -> Outcome:
     """Bring one stage up to date and return what became of it; a stage whose upstream is not done is skipped."""
-    missing = [outcome.name for outcome in upstream if not outcome.status.done]
-    if missing and not task.definition.get("frozen"):
-        return Outcome(name=task.name, status=Status.SKIPPED, cause=f"needs {', '.join(sorted(missing))}")
+    if (outcome := skipped(task, upstream)) is not None:
+        return outcome
     os.chdir(run.root)
     try:
         with Signals() as stop:
