@@ -36,6 +36,7 @@ LAYER = 30
 ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONUNBUFFERED": "1",
+    "DVC_NO_ANALYTICS": "1",
     # As in the Makefile.
     "MALLOC_MMAP_THRESHOLD_": "4000000000",
     "MALLOC_TRIM_THRESHOLD_": "8000000000",
@@ -54,17 +55,24 @@ def call(folder: Path, *command: str) -> float:
     return time.perf_counter() - begun
 
 
+def new_project(folder: Path) -> None:
+    """Make a DVC project with this one's settings, without git."""
+    call(folder, "dvc", "init", "-q", "--no-scm")
+    settings = (ROOT / ".dvc" / "config").read_text(encoding="utf-8")
+    (folder / ".dvc" / "config.local").write_text(settings, encoding="utf-8")
+
+
 def smoke_study(folder: Path) -> None:
     """Make a fresh project with the smoke study, as `make smoke` does."""
     for name in ("pipeline", "stages", "configs"):
         shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
-    call(folder, "dvc", "init", "-q", "--no-scm")
+    new_project(folder)
     call(folder, "tlc", "plan", "--study", "configs/smoke.yaml", "--write")
 
 
 def trivial_graph(folder: Path, count: int) -> None:
     """Make a fresh project of `count` stages that write a line each."""
-    call(folder, "dvc", "init", "-q", "--no-scm")
+    new_project(folder)
     stages: dict[str, Any] = {}
     for number in range(count):
         below, place = number - number % LAYER - LAYER, number % LAYER

@@ -60,7 +60,8 @@ class Project:
     def dvc(self, *arguments: str, fails: bool = False) -> str:
         """Run a dvc command and return what it printed."""
         program = [sys.executable, "-m", "dvc", *arguments]
-        done = subprocess.run(program, cwd=self.folder, capture_output=True, text=True, check=False)
+        quiet = os.environ | {"DVC_NO_ANALYTICS": "1"}
+        done = subprocess.run(program, cwd=self.folder, env=quiet, capture_output=True, text=True, check=False)
         assert (done.returncode != 0) == fails, done.stdout + done.stderr
         return done.stdout + done.stderr
 

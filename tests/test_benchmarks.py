@@ -194,3 +194,10 @@ def test_fairseq_reads_the_same_tokens_in_the_same_batches(corpus: PreparedCorpu
 def test_a_missing_corpus_is_named_with_the_command_that_makes_it(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="dvc repro prepare@default"):
         Workload.of({"corpus": str(tmp_path), "d_model": 16, "steps": 1})
+
+
+@pytest.mark.slow
+def test_the_graph_side_by_side_against_dvc() -> None:
+    _, record = _record("makespan", "--only", "trivial", "--stages", "4", "--trivial-jobs", "2")
+    assert record["measured"]["trivial"]["stages"] == 4
+    assert record["measured"]["trivial"]["lock_entries_that_differ"] == []

@@ -13,6 +13,7 @@ from pipeline.errors import StudyError, nearest
 from pipeline.orchestration.records import Resources, StageTask
 
 if TYPE_CHECKING:
+    from dvc.dvcfile import ProjectFile
     from dvc.repo import Repo
     from dvc.stage import PipelineStage
 
@@ -93,11 +94,12 @@ def _collected(repo: Repo, targets: Sequence[str]) -> StageGraph:
     wanted = collect_stages(repo, targets or [PROJECT_FILE])
     active = get_active_graph(repo.index.graph)
     graph = StageGraph(repo=repo, stages={}, tasks={}, upstream={})
+    files: dict[str, ProjectFile] = {}  # a stage's own would be read anew
     for stage in plan_repro(active, wanted):
         if not isinstance(stage, PipelineStage):
             graph.sources.append(stage.addressing)
             continue
-        file, name = stage.dvcfile, stage.addressing
+        name, file = stage.addressing, files.setdefault(stage.path, stage.dvcfile)
         graph.stages[name] = stage
         graph.tasks[name] = StageTask(
             name=name,
