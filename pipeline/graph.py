@@ -130,7 +130,7 @@ def graph(params: dict[str, Any]) -> dict[str, Any]:
         "distill": _stage(
             "distill",
             "--run",
-            [corpus, f"{at}/translate/train"],
+            [corpus, f"{at}/pretrain", f"{at}/translate/train"],  # a word-level student asks its teacher itself
             [f"{at}/distill/${{key}}"],
             foreach="distill",
         ),

@@ -102,7 +102,9 @@ class Cluster:
         if not outcome.status.done or entry is None:
             return outcome
         try:
-            receive_outputs(self._graph.repo, self._graph.stages[outcome.name], entry)
+            receive_outputs(
+                self._graph.repo, self._graph.stages[outcome.name], entry, ran=outcome.lock_entry is not None
+            )
         except (StudyError, DvcException, OSError) as error:
             return replace(outcome, status=Status.FAILED, cause=one_line(error), lock_entry=None)
         return outcome

@@ -69,8 +69,9 @@ def _copy_files(source: Path, root: Path) -> None:
         # Untouched files keep their times, and DVC the hashes that it knows for them.
         if target.is_file() and filecmp.cmp(source / name, target, shallow=False):
             continue
-        with atomic_path(target) as temporary:
-            shutil.copy(source / name, temporary)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.unlink(missing_ok=True)
+        shutil.copy(source / name, target)  # half a copy, after a kill, is found and mended by the next call
     write_json(record, sorted(str(name) for name in names))
 
 

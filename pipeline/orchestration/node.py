@@ -82,6 +82,8 @@ def reproduce_on_node(cluster: ClusterRun, task: StageTask, board: Any, *upstrea
     with Signals() as stop:
         try:
             check_packages(cluster.packages, where=f"{this_node()}: ")
+            if _is_unchanged(cluster, task, source, upstream):
+                return Outcome(name=task.name, status=Status.UNCHANGED, node=this_node())
             root = stage_folder(source, cluster.project, task, waits=lambda: not stop)
             outcome = _reproduce(cluster, task, board, root, upstream, stop)
         except locks.Busy:
@@ -100,18 +102,21 @@ def reproduce_on_node(cluster: ClusterRun, task: StageTask, board: Any, *upstrea
         return replace(outcome, node=this_node())
 
 
+def _is_unchanged(cluster: ClusterRun, task: StageTask, source: Path, upstream: Sequence[Outcome]) -> bool:
+    """Tell whether a stage is up to date from the uploaded files and hashes; no folder is made for one that is."""
+    repo = open_project(str(source), cluster.run.identity)
+    repo._reset()
+    return is_unchanged(repo, load_stage(repo, task), _above(repo, cluster, upstream))
+
+
 def _reproduce(
     cluster: ClusterRun, task: StageTask, board: Any, root: Path, upstream: Sequence[Outcome], stop: Signals
 ) -> Outcome:
-    repo = open_project(str(root), cluster.run.identity)
-    repo._reset()
-    above = _above(repo, cluster, upstream)
-    stage = load_stage(repo, task)
-    if is_unchanged(repo, stage, above):
-        return Outcome(name=task.name, status=Status.UNCHANGED)
     if stop:
         return Outcome(name=task.name, status=Status.INTERRUPTED)
-    fetch_inputs(repo, stage, above)
+    repo = open_project(str(root), cluster.run.identity)
+    repo._reset()
+    fetch_inputs(repo, load_stage(repo, task), _above(repo, cluster, upstream))
     outcome = reproduce_stage(replace(cluster.run, root=str(root), environment=_environment()), task, board)
     if outcome.status.done:
         push_outputs(repo, load_stage(repo, replace(task, lock_entry=outcome.lock_entry or task.lock_entry)))

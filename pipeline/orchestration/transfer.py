@@ -114,8 +114,8 @@ def ignore_outputs(repo: Repo, stages: Sequence[Stage]) -> None:
         repo.scm._reset()  # else it does not see its own lines, and adds them once more
 
 
-def receive_outputs(repo: Repo, stage: Stage, entry: Entry) -> None:
-    """Put the outputs of a `stage` that ran elsewhere into this folder, its cache and its run cache, as though it had run here.
+def receive_outputs(repo: Repo, stage: Stage, entry: Entry, *, ran: bool = True) -> None:
+    """Put the outputs of a `stage` into this folder and its cache, and a run elsewhere into its run cache, as though it was here.
 
     `stage` has the hashes of `entry` afterwards. Files in the way are replaced, as `dvc repro` replaces them. The folder is the
     current one: DVC's run cache looks for dvc.yaml there.
@@ -124,7 +124,7 @@ def receive_outputs(repo: Repo, stage: Stage, entry: Entry) -> None:
     for out in stage.outs:
         bring(repo, out)
     # What `dvc repro` would remember: nothing for plain outputs without a cache, see Stage.run of DVC.
-    if all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
+    if ran and all(out.use_cache or out.is_metric or out.is_plot for out in stage.outs):
         repo.stage_cache.save(stage)
 
 

@@ -26,7 +26,7 @@ TAIL_LINES = 15
 """How many of a failed stage's last lines are reported."""
 
 
-@lru_cache(maxsize=1)
+@lru_cache(maxsize=2)  # on a node of a cluster: the uploaded files, and a stage's own folder
 def open_project(root: str, run: str) -> Repo:
     """Return DVC's view of a project, made once a process and run, for stages that no other process touches.
 
