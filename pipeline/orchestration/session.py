@@ -19,6 +19,8 @@ _SETTINGS = {
     "RAY_USAGE_STATS_ENABLED": "0",
     # Ray would set CUDA_VISIBLE_DEVICES to nothing for a stage that declares no GPU; under DVC it may use one that is there.
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    # Ray starts workers at niceness 15, and stages would inherit it: slower than under DVC wherever anything else runs.
+    "RAY_worker_niceness": "0",
     # Its children are guarded (guardian.py) and told to save first; Ray's way is SIGKILL.
     "RAY_kill_child_processes_on_worker_exit": "0",
     # A stage that does not fit in memory fails after these, not never.
