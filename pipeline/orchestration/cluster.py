@@ -20,6 +20,9 @@ from pipeline.orchestration.transfer import bring, push_known, receive_outputs
 _HANDED_ON = re.compile(r"(TLC_(?!NODE_FOLDER$)\w+|MALLOC_\w+_)")
 """Variables of the coordinator that decide how a stage computes, and so hold on every node."""
 
+_OWN = (".dvc/tmp", ".dvc/cache", ".dvc/config.local", ".work")
+"""What belongs to the coordinator's folder alone, where no .gitignore says so."""
+
 _CHECK_SECONDS = 120
 
 
@@ -46,7 +49,7 @@ def runtime_env(graph: StageGraph) -> dict[str, Any]:
     made = [os.path.relpath(out.fs_path, graph.repo.root_dir) for out in outs]
     return {
         "working_dir": graph.repo.root_dir,
-        "excludes": [".git", *_patterns(["/.dvc/tmp", "/.dvc/cache", "/.dvc/config.local"]), *_patterns(made)],
+        "excludes": [".git", *_patterns([*_OWN, *made])],
         "env_vars": {name: value for name, value in os.environ.items() if _HANDED_ON.fullmatch(name)},
     }
 
