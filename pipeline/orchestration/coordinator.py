@@ -143,7 +143,8 @@ class _Coordinator:
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
-        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=True)
+        # With the coordinator: on another node it would die with that one, and the logs that it holds.
+        here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
         board = ray.remote(Board).options(num_cpus=0, max_restarts=-1, scheduling_strategy=here)
         self._board: Any = board.remote()
         work: Any = reproduce_stage if self._cluster is None else reproduce_on_node

@@ -7,6 +7,7 @@ import shutil
 import socket
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -96,7 +97,8 @@ def reproduce_on_node(cluster: ClusterRun, task: StageTask, board: Any, *upstrea
             os.chdir(source)
         if outcome.log and Path(outcome.log).exists():
             # Not in the outcome: Ray keeps small ones with the coordinator, and would run a stage again for a lost large one.
-            ray.get(board.keep_log.remote(task.name, Path(outcome.log).read_bytes()))
+            with suppress(ray.exceptions.RayError):  # without its log a stage is done all the same
+                ray.get(board.keep_log.remote(task.name, Path(outcome.log).read_bytes()))
         if outcome.status.done:
             shutil.rmtree(root, ignore_errors=True)
         return replace(outcome, node=this_node())
@@ -119,7 +121,10 @@ def _reproduce(
     fetch_inputs(repo, load_stage(repo, task), _above(repo, cluster, upstream))
     outcome = reproduce_stage(replace(cluster.run, root=str(root), environment=_environment()), task, board)
     if outcome.status.done:
-        push_outputs(repo, load_stage(repo, replace(task, lock_entry=outcome.lock_entry or task.lock_entry)))
+        try:
+            push_outputs(repo, load_stage(repo, replace(task, lock_entry=outcome.lock_entry or task.lock_entry)))
+        except StudyError as error:
+            return replace(outcome, status=Status.FAILED, cause=str(error), lock_entry=None)
     return outcome
 
 
