@@ -12,8 +12,13 @@ from pipeline.flops import Positions, parameters_by_group, train_flops
 from pipeline.learning_rates import peak_rate
 from pipeline.study import Study
 
-EVALUATION_SECONDS_A_MODEL = 2.0  # losses on validation and test sets, one thread; measured, see docs/core-seconds.md
-STARTUP_SECONDS = 8.0  # of one stage: Python, torch, transformers, DVC; measured likewise
+# Measured in the default study, see docs/core-seconds.md.
+EVALUATION_SECONDS_A_MODEL = 1.0  # losses on validation and test sets, one thread
+STARTUP_SECONDS = 5.0  # of one stage: Python, torch, transformers
+TRANSLATION_SECONDS_A_MODEL = 0.6  # the test set and its scores on two cores; about half of all models are translated
+TIMING_SECONDS_A_SIZE = 8.0
+PREPARATION_SECONDS = 12.0
+REPORT_SECONDS = 18.0
 TYPICAL_LENGTH = 10  # tokens a sentence on either side, where there is no corpus to ask
 
 
@@ -126,6 +131,20 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
 
 
 def stage_seconds(study: Study, calibration: Calibration) -> dict[str, float]:
-    """Return the estimated core-seconds of a study's stages by DVC's name for them; those that no one estimates are missing."""
+    """Return the estimated seconds of a study's stages by DVC's name for them; nothing before calibration."""
     rows = plan(study, calibration)
-    return {f"{stage}@{row.key}": seconds for row in rows for stage, seconds in (row.stage_seconds or {}).items()}
+    if any(row.stage_seconds is None for row in rows):
+        return {}
+    result = {f"{stage}@{row.key}": seconds for row in rows for stage, seconds in (row.stage_seconds or {}).items()}
+    runs = planned(study)
+    models = len(runs.runs) * len(recipes(study)) * len(study.budgets) + len(runs.students)
+    result |= {
+        f"prepare@{study.name}": PREPARATION_SECONDS,
+        f"translate_test@{study.name}": STARTUP_SECONDS + TRANSLATION_SECONDS_A_MODEL * models,
+        f"time@{study.name}": STARTUP_SECONDS + TIMING_SECONDS_A_SIZE * len(study.sizes),
+        f"report@{study.name}": REPORT_SECONDS,
+    }
+    if runs.students:
+        decoding = max(calibration.decode_sentence_seconds.values(), default=0.0)
+        result[f"translate_train@{study.name}"] = STARTUP_SECONDS + decoding * study.distill.sequence_sentences
+    return result

@@ -76,6 +76,19 @@ def test_operations_as_usual_and_as_the_engine_does_them() -> None:
     assert all(ratio > 0 for ratio in record["ratio"]["usual"].values())
 
 
+def test_where_a_steps_time_goes(corpus: PreparedCorpus) -> None:
+    small = ["--d-model", "16", "--steps", "2", "--rows", "3", "--corpus", str(corpus.path)]
+    answer = subprocess.run(
+        [sys.executable, "benchmarks/step_profile.py", *small], capture_output=True, text=True, check=False
+    )
+    assert answer.returncode == 0, answer.stderr
+    head, *rows, last = answer.stdout.splitlines()
+    taken = json.loads(last)["milliseconds_a_step"]
+    assert float(head.split()[0]) == pytest.approx(sum(taken.values()), abs=0.05)
+    assert [row.split()[-1] for row in rows] == list(taken)[:3]
+    assert "aten::mm" in taken
+
+
 def test_branches_against_planned_runs(corpus: PreparedCorpus, tmp_path: Path) -> None:
     small = ["--study", "smoke", "--size", "w16x1", "--seconds", "0.4", "--compared", "1", "--seeds", "2"]
     first, record = _record("branches", *small, "--corpus", str(corpus.path), "--results", str(tmp_path / "out.json"))

@@ -62,7 +62,7 @@ class Comparison:
                 ratios = self.ratios(side)
                 ratio, spread = f"{median(ratios):.2f}x", f"{min(ratios):.2f} to {max(ratios):.2f}"
             peak = self.peak_bytes(side)
-            memory = "-" if peak is None else f"{peak / 2**20:,.0f} MB"
+            memory = "-" if peak is None else f"{peak / 1e6:,.0f} MB"
             rate, share = self.tokens_per_second(side), self.peak_share(side)
             lines.append(f"{side:16}{rate:>10,.0f}{ratio:>11}  {spread:16}{share:>8.1%}{memory:>10}")
         return "\n".join(lines)

@@ -15,15 +15,12 @@ from throughput.turns import Turns
 from throughput.workload import LEARNING_RATE, Workload
 
 
-def main() -> None:
-    """Take turns until there are no more."""
-    turns, job = Turns.join()
-    workload = Workload.of(job)
-    training, vocab_size = workload.study.training, workload.corpus.vocab_size
+def started(workload: Workload) -> TrainState:
+    """Return a study's training state before the first step, on one thread and without dropout."""
+    training = workload.study.training
     torch.set_num_threads(1)
-    model = build(workload.size, vocab_size=vocab_size, dropout=0.0, seed=0)
-    state = TrainState.start(
-        model,
+    return TrainState.start(
+        build(workload.size, vocab_size=workload.corpus.vocab_size, dropout=0.0, seed=0),
         stream=workload.stream(),
         precision=resolve(training.precision, torch.device("cpu")),
         learning_rate=LEARNING_RATE,
@@ -31,9 +28,14 @@ def main() -> None:
         weight_decay=training.weight_decay,
         paid=Ledger(),
     )
-    options = LoopOptions(
+
+
+def loop_options(workload: Workload) -> LoopOptions:
+    """Return how a study's steps are made; nothing is validated or saved."""
+    training = workload.study.training
+    return LoopOptions(
         objective=CrossEntropy(label_smoothing=training.label_smoothing),
-        price=step_price(workload.size, vocab_size=vocab_size, seconds_per_step=0.0),
+        price=step_price(workload.size, vocab_size=workload.corpus.vocab_size, seconds_per_step=0.0),
         peak_rate=LEARNING_RATE,
         clip_norm=training.clip_norm,
         validate=lambda model: 0.0,
@@ -41,6 +43,13 @@ def main() -> None:
         checkpoint_seconds=float("inf"),
         device=torch.device("cpu"),
     )
+
+
+def main() -> None:
+    """Take turns until there are no more."""
+    turns, job = Turns.join()
+    workload = Workload.of(job)
+    state, options = started(workload), loop_options(workload)
     while True:
         steps, before = turns.wait(), state.ledger.total.tokens
         train(state, options, phase="train", until=state.step + steps, schedule=lambda step: 1.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 import time
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 _POLL_SECONDS = 0.02
 _REPORT_SECONDS = 1.0
 _TAIL_BYTES = 8192
+_CURSOR = re.compile(r"\x1b\[[0-9;]*[A-Za-z]")  # how bars below one another find their lines
 
 
 class Stopped(Exception):
@@ -36,6 +38,7 @@ def last_lines(log: Path, count: int) -> tuple[str, ...]:
             text = handle.read().decode(errors="replace")
     except OSError:
         return ()
+    text = _CURSOR.sub("", text)
     states = (line.rstrip("\r").rpartition("\r")[2].rstrip() for line in text.split("\n"))
     return tuple(line for line in states if line)[-count:]
 
@@ -48,7 +51,8 @@ def environment(stage: Stage, given: Mapping[str, str] | None, threads: int) -> 
     result: dict[str, str] = fix_env(dict(os.environ if given is None else given))
     result.setdefault(DVC_ROOT, stage.repo.root_dir)
     result[DVC_STAGE] = stage.addressing
-    return result | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1"}
+    # Its log is read while it runs: lines at once, and progress bars although it is no terminal.
+    return result | {"OMP_NUM_THREADS": str(threads), "PYTHONUNBUFFERED": "1", "TLC_PROGRESS": "1"}
 
 
 def run_command(

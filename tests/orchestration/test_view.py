@@ -27,6 +27,8 @@ def test_a_progress_bar_leaves_its_latest_state(tmp_path: Path) -> None:
     log = tmp_path / "log"
     log.write_bytes(b"> train\nloading\n\n 10%\r 55%\r 90%\r")
     assert last_lines(log, 2) == ("loading", " 90%")
+    log.write_bytes(b"> train\n\r 55%\n\r inner 10%\x1b[A\n\r          \r\x1b[A\r 60%")
+    assert last_lines(log, 1) == (" 60%",)
     assert last_lines(tmp_path / "none", 2) == ()
 
 
