@@ -18,6 +18,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 WIDTH = 4.7  # inches: on a phone the figure is scaled to about 0.8, and 10 points stay legible
 PANEL_HEIGHT = 3.6
 _TITLE_CHARACTERS = 44
+_LEGEND_LINES = 4.4  # of the legend, between a panel and the legend below it: room for ticks and axis label
 MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">", "h", "p")
 
 _SETTINGS: Any = {
@@ -80,7 +81,8 @@ def legend_below(axes: Axes, *, columns: int | None = None) -> None:
     if not handles:
         return
     columns = columns or (len(handles) if len(handles) <= 3 else 3)
-    axes.legend(handles, labels, loc="upper center", bbox_to_anchor=(0.45, -0.17), ncols=columns, columnspacing=1.2)
+    below: dict[str, Any] = {"loc": "upper center", "bbox_to_anchor": (0.45, 0), "borderaxespad": _LEGEND_LINES}
+    axes.legend(handles, labels, ncols=columns, columnspacing=1.2, **below)
 
 
 def empty(axes: Axes, text: str) -> None:
@@ -90,6 +92,6 @@ def empty(axes: Axes, text: str) -> None:
 
 
 def save(figure: Figure, folder: Path, name: str) -> None:
-    """Write `name`.svg and `name`.png to `folder`, without dates."""
-    figure.savefig(folder / f"{name}.svg", metadata={"Date": None, "Creator": None})
-    figure.savefig(folder / f"{name}.png", metadata={"Software": None})
+    """Write `name`.svg and `name`.png to `folder`, without dates, and with every label whole."""
+    figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+    figure.savefig(folder / f"{name}.png", bbox_inches="tight", metadata={"Software": None})
