@@ -2,9 +2,8 @@
 
     python benchmarks/step_profile.py --d-model 256
 
-Needs a prepared corpus (`dvc repro prepare@default`). One batch is trained on again and again; of each operation on
-tensors of one shape the fastest fifth of its calls sets the time, so that a busy machine counts little. torch's profiler
-adds its own cost to every call. The last line is one JSON object.
+Needs a prepared corpus (`dvc repro prepare@default`). One batch is trained on again and again, and the fastest step
+counts, so that a busy machine counts little. torch's profiler adds its own cost to every call. The last line is one JSON object.
 """
 
 from __future__ import annotations
@@ -13,37 +12,41 @@ import argparse
 import json
 import os
 import sys
-from collections import defaultdict
-from functools import partial
-from itertools import cycle
+from collections.abc import Iterator
 from pathlib import Path
 
-from torch.profiler import ProfilerActivity, profile
+from torch.profiler import ProfilerActivity, profile, schedule
 
+from pipeline.corpora.batches import Batch
 from pipeline.errors import StudyError
 from pipeline.evaluation.step_seconds import ENVIRONMENT
 from pipeline.training.loop import train
 from throughput.engine import loop_options, started
 from throughput.workload import Workload
 
-WARMUP_STEPS = 3
-
 
 def milliseconds(workload: Workload, steps: int) -> dict[str, float]:
-    """Return the milliseconds of a step by operation, the costliest first."""
+    """Return the milliseconds of the fastest of some steps by operation, the costliest first."""
     state, options = started(workload), loop_options(workload)
-    state.stream = cycle(workload.batches()[:1])  # type: ignore[assignment]
-    go_on = partial(train, state, options, phase="train", schedule=lambda step: 1.0)
-    go_on(until=WARMUP_STEPS)
-    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as recorded:
-        go_on(until=WARMUP_STEPS + steps)
-    calls: dict[tuple[str, str], list[float]] = defaultdict(list)
-    for event in recorded.events() or ():
-        calls[event.name, str(event.input_shapes)].append(event.self_cpu_time_total)
-    by_name: dict[str, float] = defaultdict(float)
-    for (name, _), times in calls.items():
-        by_name[name] += sorted(times)[len(times) // 5] * len(times) / steps / 1e3
-    return dict(sorted(by_name.items(), key=lambda item: -item[1]))
+    batch = workload.batches()[0]
+    taken: list[dict[str, float]] = []
+
+    def note(recorded: profile) -> None:
+        taken.append({event.key: event.self_cpu_time_total / 1e3 for event in recorded.key_averages()})
+
+    one_at_a_time = schedule(wait=0, warmup=1, active=1)
+    with profile(activities=[ProfilerActivity.CPU], schedule=one_at_a_time, on_trace_ready=note) as profiler:
+
+        def stream() -> Iterator[Batch]:
+            """Yield the batch for ever; a step begins where it is asked for."""
+            while True:
+                profiler.step()
+                yield batch
+
+        state.stream = stream()  # type: ignore[assignment]
+        train(state, options, phase="train", until=2 * steps + 2, schedule=lambda step: 1.0)
+    fastest = min(taken, key=lambda one: sum(one.values()))
+    return dict(sorted(fastest.items(), key=lambda item: -item[1]))
 
 
 def main() -> None:
