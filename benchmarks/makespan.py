@@ -26,6 +26,7 @@ from typing import Any
 
 import yaml
 
+from pipeline.evaluation.step_seconds import ENVIRONMENT as STUDY_ENVIRONMENT
 from pipeline.files import write_json
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -33,14 +34,7 @@ RESULTS = ROOT / "benchmarks" / "results" / "makespan.json"
 LAYER = 30
 """How many trivial stages could run at once."""
 
-ENVIRONMENT = {
-    "OMP_NUM_THREADS": "1",
-    "PYTHONUNBUFFERED": "1",
-    "DVC_NO_ANALYTICS": "1",
-    # As in the Makefile.
-    "MALLOC_MMAP_THRESHOLD_": "4000000000",
-    "MALLOC_TRIM_THRESHOLD_": "8000000000",
-}
+ENVIRONMENT = STUDY_ENVIRONMENT | {"PYTHONUNBUFFERED": "1", "DVC_NO_ANALYTICS": "1"}
 
 
 def call(folder: Path, *command: str) -> float:

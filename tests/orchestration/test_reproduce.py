@@ -13,6 +13,7 @@ import yaml
 
 from pipeline.errors import StudyError
 from pipeline.orchestration.board import Running
+from pipeline.orchestration.coordinator import Report
 from tests.dvc_projects import Project, Silent, stage, wait_for
 
 pytestmark = pytest.mark.usefixtures("ray_session")
@@ -53,8 +54,8 @@ def diamond(folder: Path) -> Project:
     return project
 
 
-def statuses(report: object) -> dict[str, str]:
-    return {name: str(outcome.status) for name, outcome in report.outcomes.items()}  # type: ignore[attr-defined]
+def statuses(report: Report) -> dict[str, str]:
+    return {name: str(outcome.status) for name, outcome in report.outcomes.items()}
 
 
 def test_the_lock_is_that_of_dvc_and_dvc_has_nothing_left_to_do(tmp_path: Path) -> None:
