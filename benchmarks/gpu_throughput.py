@@ -24,7 +24,7 @@ from pipeline.corpora.batches import Batch
 from pipeline.files import write_json
 from pipeline.flops import train_flops
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training.devices import finish_work
 from pipeline.training.forward import FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy

@@ -27,7 +27,7 @@ from torch.nn import functional
 from pipeline.evaluation.step_seconds import ENVIRONMENT
 from pipeline.models.seq2seq import build
 from pipeline.progress import progress
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training import sublayers
 from pipeline.training.forward import ROW_MULTIPLE, FusedForward
 from pipeline.training.objectives import HeadLoss, add_at, smoothed_cross_entropy

@@ -9,7 +9,7 @@ after clipping.
 from __future__ import annotations
 
 from pipeline.flops import Positions, parameters_total
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 _UPDATE = 14 + 3  # FLOPs a parameter: AdamW's decay, moments, root and step; the square, sum and scale of clipping
 

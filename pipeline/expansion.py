@@ -9,7 +9,8 @@ from pipeline.calibration import Calibration, word_key
 from pipeline.errors import StudyError
 from pipeline.flops import parameters_total
 from pipeline.learning_rates import peak_rate
-from pipeline.study import SizeSpec, Study
+from pipeline.size import SizeSpec
+from pipeline.study import Study
 
 Entries = dict[str, dict[str, dict[str, Any]]]
 

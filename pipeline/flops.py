@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
     import numpy as np

@@ -10,18 +10,14 @@ from pathlib import Path
 from typing import Any, Literal
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
+from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline.budget import Budget
 from pipeline.errors import StudyError, nearest
+from pipeline.section import Section
+from pipeline.size import SizeSpec
 
 Policy = Literal["drop", "error"]
-
-
-class Section(BaseModel):
-    """A frozen group of settings that refuses unknown keys."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
 
 
 class CorpusSpec(Section):
@@ -76,51 +72,13 @@ class CorpusSpec(Section):
         return self
 
 
-class SizeSpec(Section):
-    """One size of model: `num_layers` layers in the encoder and as many in the decoder."""
-
-    d_model: int = Field(gt=0)
-    num_layers: int = Field(gt=0)
-    num_heads: int = Field(default=0, ge=0)  # 0: one head for every 32 columns
-    ffn_dim: int = Field(default=0, ge=0)  # 0: 4 x d_model
-    seeds: int = Field(default=1, gt=0)  # how many seeds, counted from 0
-    dropout: float | None = Field(default=None, ge=0, lt=1)  # instead of training.dropout
-
-    @model_validator(mode="before")
-    @classmethod
-    def _defaults(cls, data: Any) -> Any:
-        if isinstance(data, dict) and isinstance(data.get("d_model"), int):
-            data = dict(data)
-            data["num_heads"] = data.get("num_heads") or max(1, data["d_model"] // 32)
-            data["ffn_dim"] = data.get("ffn_dim") or 4 * data["d_model"]
-        return data
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> SizeSpec:
-        if self.d_model % self.num_heads:
-            raise ValueError(f"num_heads {self.num_heads} does not divide d_model {self.d_model}; choose a divisor")
-        if self.d_model % 2:
-            raise ValueError(f"d_model {self.d_model} is odd; sinusoidal positions need an even width")
-        return self
-
-    @property
-    def key(self) -> str:
-        """``w64x2``: width and layers a side, with ``h`` heads and ``f`` FFN width where they are not the default."""
-        key = f"w{self.d_model}x{self.num_layers}"
-        if self.num_heads != max(1, self.d_model // 32):
-            key += f"h{self.num_heads}"
-        if self.ffn_dim != 4 * self.d_model:
-            key += f"f{self.ffn_dim}"
-        return key
-
-
 class LearningRate(Section):
     """Peak rates tuned at some widths, log-linear between them and constant beyond; `depth_exponent` p scales by (2 / num_layers)^p."""
 
     tuned: dict[int, float]
     depth_exponent: float = 0.0
     mup_base_width: int | None = None  # the rate tuned at this width serves every width, by muP
-    edges: list[int] = []  # widths whose best rate lay at the edge of the grid tried
+    edges: list[int] = Field(default_factory=list)  # widths whose best rate lay at the edge of the grid tried
 
     @field_validator("tuned")
     @classmethod
@@ -177,7 +135,7 @@ class Prune(Section):
 
     sparsities: list[float]  # whole percents
     rounds: int = Field(default=3, ge=3)
-    quantize_bits: list[int] = []
+    quantize_bits: list[int] = Field(default_factory=list)
     learning_rate_fraction: float = Field(gt=0)  # of the size's peak rate, decayed to 0 over the recovery
 
     @field_validator("sparsities")
@@ -234,8 +192,8 @@ class Translate(Section):
 class Timing(Section):
     """Latency of the dense rows."""
 
-    threads: list[int] = [1]
-    batches: list[int] = [1]
+    threads: list[int] = Field(default_factory=lambda: [1])
+    batches: list[int] = Field(default_factory=lambda: [1])
     sentences: int = Field(default=64, gt=0)
     repeats: int = Field(default=3, gt=0)
 
@@ -247,7 +205,7 @@ class Report(Section):
     resamples: int = Field(default=1000, ge=100)
     min_bleu: float = Field(default=0.3, ge=0)
     min_loss_percent: float = Field(default=1.0, ge=0)
-    confounds: list[str] = []  # sentences the page prints beside the verdict
+    confounds: list[str] = Field(default_factory=list)  # sentences the page prints beside the verdict
 
 
 class Study(Section):

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipeline.study import SizeSpec, load_study
+from pipeline.size import SizeSpec
+from pipeline.study import load_study
 
 
 def study_sizes() -> list[tuple[SizeSpec, int]]:

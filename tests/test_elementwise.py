@@ -14,7 +14,7 @@ from pipeline.corpora.batches import Batch
 from pipeline.elementwise import elementwise_flops
 from pipeline.flops import Positions, train_flops
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training.forward import ReferenceForward
 from pipeline.training.objectives import CrossEntropy
 from tests.sizes import study_sizes

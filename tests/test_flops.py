@@ -26,7 +26,7 @@ from pipeline.flops import (
     train_flops,
 )
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from tests.sizes import study_sizes
 
 SMALL = [

@@ -12,7 +12,8 @@ from pydantic import ValidationError
 from pipeline.corpora.batches import Batch, BatchStream
 from pipeline.corpora.prepared import CARD, PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.study import SizeSpec, Study, load_study
+from pipeline.size import SizeSpec
+from pipeline.study import Study, load_study
 from pipeline.training.pricing import step_price
 
 NUM_LAYERS = 2

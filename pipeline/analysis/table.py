@@ -11,7 +11,7 @@ import pandas as pd
 
 from pipeline.errors import StudyError
 from pipeline.selection import parse_run_id, rows_frame
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 STATUSES = ("ok", "diverged", "failed", "missing")
 

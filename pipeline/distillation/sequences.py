@@ -17,7 +17,7 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, sha256_file, write_json
 from pipeline.flops import decode_flops
 from pipeline.models.checkpoint import WEIGHTS, read_run
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 Decode = Callable[[Path, list[str]], list[str]]
 """(model directory, source lines) -> one hypothesis a line."""

@@ -17,7 +17,7 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_path, write_json
 from pipeline.models.checkpoint import load_dense, read_run, save_dense
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training.branches import begin, clear
 from pipeline.training.devices import micro_batch_tokens, training_device
 from pipeline.training.forward import forward_of

@@ -16,7 +16,7 @@ from pipeline.files import atomic_path, read_json, write_json
 from pipeline.flops import inference_flops_per_token, parameters_by_group
 from pipeline.models.checkpoint import read_run
 from pipeline.progress import progress
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 
 def model_paths(entry: dict[str, Any], *, key: str, artifacts: Path) -> dict[str, Path]:

@@ -29,7 +29,8 @@ from pipeline.expansion import teacher_candidates
 from pipeline.files import write_json
 from pipeline.models.seq2seq import build
 from pipeline.progress import progress
-from pipeline.study import SizeSpec, Study
+from pipeline.size import SizeSpec
+from pipeline.study import Study
 from pipeline.training.devices import finish_work, micro_batch_tokens, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import LoopOptions, train

@@ -10,7 +10,7 @@ import torch
 from torch import nn
 from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
 
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
     Model = M2M100ForConditionalGeneration

@@ -16,7 +16,7 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.checkpoint import save_dense
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training.branches import TRUNK, Branch, Schedule, begin, clear, curve_points, run_branches
 from pipeline.training.devices import micro_batch_tokens, training_device
 from pipeline.training.loop import LoopOptions

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator
 from pipeline.budget import Cost
 from pipeline.corpora.batches import IGNORED, Batch, BatchStream
 from pipeline.flops import Positions, forward_flops, train_flops
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 Price = Callable[[Batch, int], dict[str, Cost]]
 """(batch, step) -> what that step costs, by purpose."""

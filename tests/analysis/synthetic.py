@@ -12,7 +12,7 @@ import numpy as np
 from pipeline.evaluation.scores import corpus_scores
 from pipeline.flops import parameters_by_group
 from pipeline.selection import configurations_to_translate, parse_run_id, rows_frame
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 VOCABULARY = 4000
 BUDGETS = {"seconds": "300 s", "flops": "1.5e13 flop"}

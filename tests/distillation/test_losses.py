@@ -9,7 +9,7 @@ from torch.nn.functional import cross_entropy, kl_div, log_softmax
 from pipeline.corpora.batches import Batch
 from pipeline.distillation.losses import WordDistillation, forward_kl, mixed_loss, reverse_kl
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training.forward import ReferenceForward
 from pipeline.training.objectives import CrossEntropy, HeadLoss
 

@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from transformers import PreTrainedTokenizerFast
 
 from pipeline.models.seq2seq import BOS, EOS, PAD, build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 WORDS = 60
 FIRST_WORD = 4

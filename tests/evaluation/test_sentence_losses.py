@@ -13,7 +13,7 @@ from pipeline.corpora.prepared import Split, TokenArray
 from pipeline.evaluation import losses
 from pipeline.evaluation.losses import sentence_losses, validation_loss
 from pipeline.models.seq2seq import BOS, EOS, build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 
 def token_array(rows: list[np.ndarray]) -> TokenArray:

@@ -15,7 +15,7 @@ from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.models.checkpoint import load_dense, read_run, save_dense
 from pipeline.models.seq2seq import build, set_dropout
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 
 SIZES = [SizeSpec(d_model=16, num_layers=2, num_heads=2), SizeSpec(d_model=32, num_layers=1, ffn_dim=48)]
 

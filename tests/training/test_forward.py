@@ -10,7 +10,7 @@ import torch
 
 from pipeline.corpora.batches import Batch
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training import sublayers
 from pipeline.training.forward import Forward, FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy

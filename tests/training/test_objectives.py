@@ -8,7 +8,7 @@ from torch.nn.functional import cross_entropy
 
 from pipeline.corpora.batches import Batch
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training import objectives
 from pipeline.training.forward import ReferenceForward
 from pipeline.training.objectives import CrossEntropy, HeadLoss, smoothed_cross_entropy

@@ -24,7 +24,7 @@ from pipeline.files import read_json
 from pipeline.models.checkpoint import read_run
 from pipeline.models.seq2seq import build
 from pipeline.params import combined, write_params
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training import parallel
 from pipeline.training.forward import FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy

@@ -15,7 +15,7 @@ from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.distillation.losses import WordDistillation
 from pipeline.flops import train_flops
 from pipeline.models.seq2seq import build
-from pipeline.study import SizeSpec
+from pipeline.size import SizeSpec
 from pipeline.training.forward import Forward, FusedForward, ReferenceForward
 from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.pricing import padded_positions, padding_share, step_price, taught_price

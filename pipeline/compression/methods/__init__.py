@@ -1,0 +1,1 @@
+"""One compression method a file; a file's first lines are its card."""

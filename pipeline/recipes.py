@@ -1,0 +1,320 @@
+"""Recipes: the steps that compress a model, their settings, which may follow which, and the shape that they leave.
+
+A recipe is a sequence of steps in a study's YAML; what a method does stands in its card, the first lines of its file in
+pipeline/compression/methods/. Recipes come in families: all of a family's recipes for one run are one cached stage.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipeline.errors import StudyError
+from pipeline.section import Section
+from pipeline.size import SizeSpec
+
+FP32_BITS = 32
+"""As a step's `bits`: nothing is quantized, and the step does nothing."""
+
+Recovery = Literal["finetune", "distill"]
+
+
+def _check_bits(bits: int | None) -> int | None:
+    if bits is not None and bits != FP32_BITS and not 2 <= bits <= 8:
+        raise ValueError(f"{bits} bits: a whole number from 2 to 8 is needed, or {FP32_BITS} for none")
+    return bits
+
+
+class _Training(Section):
+    """What every step that trains can set."""
+
+    share: float | None = Field(default=None, ge=0, le=1)  # of the recovery budget; None: an equal part of what is left
+    learning_rate_fraction: float = Field(default=0.5, gt=0)  # of the size's peak rate, decayed to 0
+
+
+class _Quantizing(Section):
+    """What every step that rounds weights can set."""
+
+    bits: int  # a weight of a matrix
+    embedding_bits: int | None = None  # of the embedding, which is also the output projection; None: as the others
+    keep: list[str] = Field(default_factory=list)  # parameters left in fp32, by a part of their name
+
+    @field_validator("bits", "embedding_bits")
+    @classmethod
+    def _range(cls, value: int | None) -> int | None:
+        return _check_bits(value)
+
+
+class Uniform(_Quantizing):
+    """Round to nearest on a min-max grid."""
+
+    method: Literal["uniform"]
+    granularity: Literal["tensor", "row", "group"] = "row"  # what shares one minimum and one step
+    group_size: int = Field(default=64, gt=0)  # columns, of granularity group
+
+
+class Gptq(_Quantizing):
+    """Rounding column by column, each error compensated in the columns to come; rows share a min-max grid."""
+
+    method: Literal["gptq"]
+    sentences: int = Field(default=256, gt=0)  # of the training split, whose activations weigh the errors
+    damping: float = Field(default=0.01, gt=0)  # added to the Hessian's diagonal, as a share of its mean
+
+
+class Quanto(Section):
+    """optimum-quanto's weights: the cross-check of `uniform`."""
+
+    method: Literal["quanto"]
+    bits: int
+
+    @field_validator("bits")
+    @classmethod
+    def _known(cls, value: int) -> int:
+        if value not in (2, 4, 8, FP32_BITS):
+            raise ValueError(f"{value} bits: optimum-quanto has 8, 4 and 2")
+        return value
+
+
+class Activations(Section):
+    """Inputs of the linear layers in k bits, on ranges from a calibration set."""
+
+    method: Literal["activations"]
+    bits: int = 8
+    sentences: int = Field(default=256, gt=0)
+
+    @field_validator("bits")
+    @classmethod
+    def _range(cls, value: int) -> int:
+        _check_bits(value)
+        return value
+
+
+class Qat(_Quantizing, _Training):
+    """Finetuning with weights rounded on the way forward."""
+
+    method: Literal["qat"]
+
+
+class _Masking(_Training):
+    """What every unstructured pruning can set."""
+
+    sparsity: float = Field(ge=0, lt=1)  # share of the matrices' weights that is gone in the end
+    rounds: int = Field(default=0, ge=0)  # with recovery after each; 0: one shot, and nothing is trained
+    recovery: Recovery = "finetune"
+
+
+class Magnitude(_Masking):
+    """The smallest weights go."""
+
+    method: Literal["magnitude"]
+    scope: Literal["matrix", "global"] = "matrix"  # smallest in each matrix, or in all together
+
+
+class Wanda(_Masking):
+    """The weights go whose magnitude times their input's norm is smallest in each row."""
+
+    method: Literal["wanda"]
+    sentences: int = Field(default=256, gt=0)
+
+
+class _Removing(Section):
+    fraction: float = Field(ge=0, lt=1)  # of what the step removes
+
+
+class Heads(_Removing):
+    """Whole attention heads go."""
+
+    method: Literal["heads"]
+
+
+class Ffn(_Removing):
+    """Hidden columns of the feed-forward sublayers go."""
+
+    method: Literal["ffn"]
+
+
+class Layers(_Removing):
+    """Whole layers of encoder and decoder go."""
+
+    method: Literal["layers"]
+
+
+class Width(_Removing):
+    """Columns of the residual stream go, and with them heads, so that the shape stays a standard one."""
+
+    method: Literal["width"]
+
+
+class Finetune(_Training):
+    """Training on the corpus, what is pruned held at 0."""
+
+    method: Literal["finetune"]
+
+
+class Distill(_Training):
+    """Training on the corpus and on the word distributions of the uncompressed parent, what is pruned held at 0."""
+
+    method: Literal["distill"]
+    alpha: float = Field(default=0.5, ge=0, le=1)  # weight of the parent's distribution
+    temperature: float = Field(default=1.0, gt=0)
+
+
+Step = Annotated[
+    Uniform | Gptq | Quanto | Activations | Qat | Magnitude | Wanda | Heads | Ffn | Layers | Width | Finetune | Distill,
+    Field(discriminator="method"),
+]
+
+_REMOVING = (Heads, Ffn, Layers, Width)
+_MASKING = (Magnitude, Wanda)
+_ROUNDING = (Uniform, Gptq, Quanto, Qat)
+
+
+def trains(step: Section) -> bool:
+    """Tell whether a step trains, and so spends the budget that is kept for recovery."""
+    if isinstance(step, _MASKING):
+        return step.rounds > 0
+    return isinstance(step, Finetune | Distill | Qat)
+
+
+def kind_of_training(step: Section, *, masked: bool) -> str | None:
+    """Return which kind of calibrated step a step's training takes: train, finetune (masked), qat, word; None: it does not train."""
+    if not trains(step):
+        return None
+    if isinstance(step, Qat):
+        return "qat"
+    if isinstance(step, Distill) or (isinstance(step, _MASKING) and step.recovery == "distill"):
+        return "word"
+    return "finetune" if masked or isinstance(step, _MASKING) else "train"
+
+
+def _fault(step: Section, before: Sequence[Section]) -> str | None:
+    """Return why a step cannot come after those before it; None when it can."""
+    if any(isinstance(earlier, Activations) for earlier in before):
+        return "activations are quantized last"
+    if isinstance(step, Activations):
+        if any(isinstance(earlier, Quanto) for earlier in before):
+            return "optimum-quanto keeps files of its own, without ranges of activations"
+        return None
+    if any(isinstance(earlier, _ROUNDING) for earlier in before):
+        if isinstance(step, _ROUNDING):
+            return "the weights are quantized already"
+        return (
+            "what it changes would no longer be on the grid of the quantized weights; quantize last, or train with qat"
+        )
+    masked = [earlier for earlier in before if isinstance(earlier, _MASKING)]
+    if isinstance(step, _REMOVING) and masked:
+        return "masks have the shape before it; remove whole parts first"
+    if isinstance(step, Quanto) and masked:
+        return "optimum-quanto's files hold no masks; use uniform"
+    if isinstance(step, _MASKING) and masked and step.sparsity < masked[-1].sparsity:
+        return f"it would bring back pruned weights; prune to at least {masked[-1].sparsity}"
+    return None
+
+
+def check_order(name: str, steps: Sequence[Section]) -> None:
+    """Raise ValueError, with the recipe's name and the two steps, when a sequence is impossible."""
+    for number, step in enumerate(steps):
+        fault = _fault(step, steps[:number])
+        if fault:
+            raise ValueError(
+                f"recipe {name}: step {number + 1} ({_method(step)}) cannot follow {_method(steps[number - 1])}: {fault}"
+            )
+    shares = sum(getattr(step, "share", None) or 0.0 for step in steps if trains(step))
+    if shares > 1 + 1e-9:
+        raise ValueError(f"recipe {name}: its steps share {shares:g} of the recovery budget; 1 is all there is")
+
+
+def _method(step: Section) -> str:
+    return str(getattr(step, "method", "nothing"))
+
+
+def method_of(steps: Sequence[Section]) -> str:
+    """Return the row's `method`: prune, quantize, prune+quantize, finetune, or none."""
+    parts = []
+    if any(isinstance(step, (*_REMOVING, *_MASKING)) for step in steps):
+        parts.append("prune")
+    if any(isinstance(step, (*_ROUNDING, Activations)) for step in steps):
+        parts.append("quantize")
+    return "+".join(parts) or ("finetune" if steps else "none")
+
+
+def stage_of(steps: Sequence[Section]) -> Literal["quantize", "prune"]:
+    """Return the stage whose work a recipe is."""
+    return "prune" if "prune" in method_of(steps) else "quantize"
+
+
+def shape_after(size: SizeSpec, step: Section) -> SizeSpec:
+    """Return the shape that a step leaves; StudyError when it would leave nothing, or no whole parts."""
+    if not isinstance(step, _REMOVING) or step.fraction == 0:
+        return size
+    what, whole = {
+        Heads: ("heads", size.num_heads),
+        Width: ("heads", size.num_heads),
+        Ffn: ("FFN columns", size.ffn_dim),
+        Layers: ("layers", size.num_layers),
+    }[type(step)]
+    left = whole * (1 - step.fraction)
+    if round(left) < 1 or abs(left - round(left)) > 1e-6:
+        raise StudyError(
+            f"{step.method} {step.fraction:g}: size {size.key} has {whole} {what}, of which {left:g} would be left; choose "
+            "another fraction, or give the family only the `sizes` that it fits"
+        )
+    left = round(left)
+    changed: dict[str, Any] = {
+        Heads: {"num_heads": left},
+        Width: {"num_heads": left, "d_model": left * size.head_dim},
+        Ffn: {"ffn_dim": left},
+        Layers: {"num_layers": left},
+    }[type(step)]
+    return SizeSpec(**(size.model_dump() | changed))
+
+
+def shapes_along(size: SizeSpec, steps: Sequence[Section]) -> Iterator[tuple[Any, SizeSpec, bool]]:
+    """Yield every step with the shape that it leaves and whether weights are masked then."""
+    masked = False
+    for step in steps:
+        size = shape_after(size, step)
+        masked = masked or isinstance(step, _MASKING)
+        yield step, size, masked
+
+
+class Family(Section):
+    """Recipes that are made together, one cached stage a run, and where they apply."""
+
+    recipes: dict[str, list[Step]] = Field(min_length=1)
+    sizes: list[str] | None = None  # size keys; None: all
+    matches: list[Literal["seconds", "flops"]] | None = None  # None: all of the study
+    seeds: int | None = Field(default=None, gt=0)  # so many of each size's; None: all
+    branch: Literal["full", "early"] | None = None  # of the parent; None: early when a recipe trains, else full
+    curve: bool = False  # the first seed's models are translated whether chosen or not
+    students: bool = False  # applied to distilled students too
+
+    @model_validator(mode="after")
+    def _possible(self) -> Family:
+        for name, steps in self.recipes.items():
+            if not (name.isalnum() and name.isascii() and name == name.lower() and name[0].isalpha()) or name == "fp32":
+                raise ValueError(f"recipe {name!r}: names are small letters and digits, and fp32 is taken")
+            check_order(name, steps)
+            trained = any(map(trains, steps))
+            if trained and self.branch == "full":
+                raise ValueError(
+                    f"recipe {name}: it trains, and the full branch has left nothing of the budget; use early"
+                )
+            if trained and self.students:
+                raise ValueError(
+                    f"recipe {name}: it trains, and a student has spent its whole budget; take students out"
+                )
+        if len({stage_of(steps) for steps in self.recipes.values()}) > 1:
+            raise ValueError("some of its recipes prune and others only quantize; make two families of them")
+        return self
+
+    @property
+    def stage(self) -> Literal["quantize", "prune"]:
+        """The stage that makes it."""
+        return stage_of(next(iter(self.recipes.values())))
+
+    def branch_of(self, recipe: str) -> Literal["full", "early"]:
+        """Return which branch of the parent a recipe starts from."""
+        return self.branch or ("early" if any(map(trains, self.recipes[recipe])) else "full")
