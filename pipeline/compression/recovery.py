@@ -16,6 +16,7 @@ import torch
 
 from pipeline.budget import Budget, Ledger
 from pipeline.compression.formats import save_compressed
+from pipeline.compression.posttraining import rounded
 from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks, sparsity_schedule
 from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus
@@ -169,5 +170,5 @@ def _recover(
         )
         path = work / f"{match}-{recipe}"
         with model_directory(path, tokenizer=tokenizer, run=record, corpus=corpus.card) as temporary:
-            save_compressed(model, temporary, bits=bits, masks=state.masks)
+            save_compressed(rounded(model, entry, bits=bits, masks=state.masks), temporary)
     return {"status": "ok", "valid_loss": validate(model), "steps": steps}

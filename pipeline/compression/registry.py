@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 from pipeline.compression.candidate import Method
+from pipeline.compression.methods import quanto, uniform
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {
+    "quanto": quanto.apply,
+    "uniform": uniform.apply,
+}
 """{a step's `method`: what does its work}; a test holds the names to those of pipeline.recipes."""

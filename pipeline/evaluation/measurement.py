@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from pipeline.budget import Ledger
-from pipeline.compression.formats import load_model, size_bytes
+from pipeline.compression.formats import load_model, size_bytes, stored_numbers
 from pipeline.compression.sizes import compression_ratio, parameter_shapes, size_bytes_theory
 from pipeline.corpora.prepared import PreparedCorpus, Split
 from pipeline.evaluation.losses import sentence_losses
@@ -65,6 +65,7 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
     groups = parameters_by_group(size, vocab_size=vocab_size)
     total = sum(groups.values())
     written, shapes = size_bytes(directory), parameter_shapes(model)
+    bits, kept = stored_numbers(directory)
     source_length, target_length = lengths
     row = {
         **{
@@ -81,7 +82,7 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
         "params_non_embedding": total - groups["embedding"],
         **_cost_columns(run, total - groups["embedding"]),
         "size_bytes": written,
-        "size_bytes_theory": size_bytes_theory(shapes, bits=run["bits"], sparsity=run["sparsity"] or 0.0),
+        "size_bytes_theory": size_bytes_theory(shapes, bits=bits, kept=kept),
         "compression_ratio": compression_ratio(shapes, written),
         "infer_flops_per_token": inference_flops_per_token(
             size,
