@@ -23,11 +23,11 @@ OUTPUT = "lm_head"
 
 def weights_of_layers(model: nn.Module) -> dict[str, str]:
     """Return the name of the weight of every linear layer, by the layer's name, in the model's order."""
-    names = {parameter: name for name, parameter in model.named_parameters()}
-    return {name: names[module.weight] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {name: names[id(module.weight)] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
-def _reads_source(layer: str) -> bool:
+def reads_source(layer: str) -> bool:
     """Tell whether a layer's rows are source positions: the encoder's, and the keys and values of cross-attention."""
     return ".encoder.layers." in layer or layer.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
 
@@ -44,7 +44,7 @@ def observe_inputs(
     real: dict[bool, Tensor] = {}  # (B, S) source positions and (B, T) target positions of the present batch
 
     def hook(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        source = _reads_source(layer)
+        source = reads_source(layer)
         return lambda module, inputs: observe(layer, inputs[0][real[source]])
 
     layers = [layer for layer in weights_of_layers(model) if layer.startswith(within)]
