@@ -120,7 +120,7 @@ def test_steps_that_train_share_the_recovery_budget(corpus: PreparedCorpus, pare
 
 def test_a_parent_of_another_architecture_is_refused(corpus: PreparedCorpus, parent: Path, tmp_path: Path) -> None:
     entry = compression({"q4": [FOUR_BITS]}, size="w32x1", d_model=32, ffn_dim=128)
-    with pytest.raises(StudyError, match="another architecture, w16x1 where .* is made of w32x1"):
+    with pytest.raises(StudyError, match=r"another architecture, w16x1 where .* is made of w32x1"):
         _make(entry, corpus, parent, tmp_path)
 
 
