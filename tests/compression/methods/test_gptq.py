@@ -93,7 +93,7 @@ def test_a_columns_error_moves_the_others_to_where_least_squares_puts_them() -> 
     rest = inputs[:, 1:]
     best = np.linalg.lstsq(rest, inputs @ weight.T.astype(np.float64), rcond=None)[0]
     # Only rows whose best weights lie on their grid can have them.
-    rows = (best.T == np.clip(best.T, weight[:, 1:].min(1, keepdims=True), weight[:, 1:].max(1, keepdims=True))).all(1)
+    rows = (np.clip(best.T, weight[:, 1:].min(1, keepdims=True), weight[:, 1:].max(1, keepdims=True)) == best.T).all(1)
     assert rows.any()
     errors = [np.linalg.norm(inputs @ weight[rows].T - rest @ values) for values in (best[:, rows], found[rows, 1:].T)]
     assert errors[1] < 1.02 * errors[0]
