@@ -35,5 +35,5 @@ def bench_of(corpus: PreparedCorpus, folder: Path, **changes: Any) -> Bench:
         parent=folder / "parent",
         validate=lambda model: 0.0,
         checkpoint=folder / "step.pt",
-        shares=1.0,
+        share=1.0,
     )

@@ -24,11 +24,10 @@ _ORDER = 1  # beside the seed: training's order starts from (seed, epoch 0)
 _MEAN_STEPS = 64  # so many of training's first batches say what a mean step computes
 
 
-def calibration_batches(bench: Bench, candidate: Candidate, sentences: int) -> list[Batch]:
+def calibration_batches(bench: Bench, sentences: int) -> list[Batch]:
     """Return the first `sentences` pairs of an order of the training split, which the run's seed sets, as padded batches.
 
-    All pairs where the split has fewer. The batches are on the model's device. StudyError on an empty split, and on a
-    sentence longer than the entry's `batch_tokens`.
+    All pairs where the split has fewer. StudyError on an empty split, and on a sentence longer than `batch_tokens`.
     """
     split = bench.corpus.split("train")
     if sentences < 1 or not len(split):
@@ -44,14 +43,15 @@ def calibration_batches(bench: Bench, candidate: Candidate, sentences: int) -> l
         batch_tokens=bench.entry["batch_tokens"],
         rng=rng,
     )
-    return [collate(split, chosen[rows]).to(candidate.model.device) for rows in plan]
+    return [collate(split, chosen[rows]) for rows in plan]
 
 
 def seconds_per_flop(candidate: Candidate, bench: Bench) -> float:
     """Return the device seconds a FLOP at which the candidate's size trains: calibrated seconds over a mean step's FLOPs.
 
-    Whatever is computed for a calibration is charged at this rate, which training reaches on full batches; so a forward
-    pass is charged a third of a step on as many positions. StudyError when the size was never calibrated.
+    Whatever is computed for a calibration is charged at this rate, so that a forward pass costs a third of a step on as
+    many positions. The true seconds would differ from run to run; they are more where training computes in bf16, since
+    a calibration computes in fp32 and fp64. StudyError when the size was never calibrated.
     """
     size = candidate.size
     seconds = ((bench.entry["seconds_per_step"] or {}).get("train") or {}).get(size.key)

@@ -52,7 +52,7 @@ def observe_inputs(
     training = model.training
     model.eval()
     try:
-        for batch in batches:
+        for batch in (batch.to(model.device) for batch in batches):
             real[True], real[False] = batch.source_mask.bool(), batch.labels != IGNORED
             hidden = model.model(
                 input_ids=batch.source,

@@ -30,7 +30,7 @@ def candidate(corpus: PreparedCorpus) -> Candidate:
 
 @pytest.fixture
 def batches(corpus: PreparedCorpus, candidate: Candidate, tmp_path: Path) -> list[Batch]:
-    return calibration_batches(bench_of(corpus, tmp_path), candidate, 30)
+    return calibration_batches(bench_of(corpus, tmp_path), 30)
 
 
 def _alone(candidate: Candidate, batches: list[Batch]) -> dict[str, Tensor]:

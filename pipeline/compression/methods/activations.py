@@ -25,7 +25,7 @@ def apply(candidate: Candidate, step: Activations, bench: Bench) -> None:
     """Fix the ranges, note them as the candidate's activations, and make its model round to them."""
     if step.bits == FP32_BITS:
         return
-    batches = calibration_batches(bench, candidate, step.sentences)
+    batches = calibration_batches(bench, step.sentences)
     charge_passes(candidate, bench, batches)
     ranges = {
         layer: range_of(low, high, step.bits) for layer, (low, high) in input_ranges(candidate.model, batches).items()

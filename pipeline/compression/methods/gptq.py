@@ -18,11 +18,10 @@ the budget to train, qat does better at 2 bits.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import numpy as np
 import numpy.typing as npt
 
+from pipeline.compression.bit_widths import bit_widths
 from pipeline.compression.calibration_set import calibration_batches, charge_algebra, charge_passes
 from pipeline.compression.candidate import Bench, Candidate, put_on_grid
 from pipeline.compression.layer_inputs import OUTPUT, input_hessians, reads_source, weights_of_layers
@@ -38,11 +37,10 @@ from pipeline.compression.quantization import (
     quantize_rows,
 )
 from pipeline.errors import StudyError
-from pipeline.recipes import FP32_BITS, Gptq
+from pipeline.recipes import Gptq
 
 Doubles = npt.NDArray[np.float64]
 
-EMBEDDING = "model.shared.weight"
 _BLOCK = 64  # columns that are rounded before the rest is updated by one product of matrices
 
 
@@ -109,19 +107,10 @@ def algebra_flops(rows: int, columns: int, positions: int) -> float:
     return 2 * positions * columns**2 + 4 / 3 * columns**3 + rows * columns**2
 
 
-def bits_of(step: Gptq, names: Mapping[str, object]) -> dict[str, int]:
-    """Return the bits of the matrices that a step quantizes, by name."""
-    bits = dict.fromkeys(names, step.bits)
-    if step.embedding_bits is not None:
-        bits[EMBEDDING] = step.embedding_bits
-    kept = [name for name in names if any(part in name for part in step.keep)]
-    return {name: count for name, count in bits.items() if count != FP32_BITS and name not in kept}
-
-
 def apply(candidate: Candidate, step: Gptq, bench: Bench) -> None:
     """Quantize the candidate's matrices layer by layer, and charge the passes over the calibration set."""
     model = candidate.model
-    bits = bits_of(step, compressible(model))
+    bits = bit_widths(compressible(model), bits=step.bits, embedding_bits=step.embedding_bits, keep=step.keep)
     if not bits:
         return
     layers = {layer: weight for layer, weight in weights_of_layers(model).items() if layer != OUTPUT and weight in bits}
@@ -136,7 +125,7 @@ def apply(candidate: Candidate, step: Gptq, bench: Bench) -> None:
         put_on_grid(candidate, name, quantize_rows(weight_of(name), bits[name], mask_of(name)))
     if not layers:
         return
-    batches = calibration_batches(bench, candidate, step.sentences)
+    batches = calibration_batches(bench, step.sentences)
     sources, targets = sum(batch.source_tokens for batch in batches), sum(batch.target_tokens for batch in batches)
     flops = 0.0
     blocks = list(dict.fromkeys(_block(layer) for layer in layers))

@@ -4,7 +4,7 @@ What it does: |W_ij| ||X_j|| scores a weight by its size and by the norm of the 
 set; in every row of every matrix the lowest scores are masked, the same share of each. With rounds it prunes a little,
 trains with the masks held, and scores what is left on the inputs of then. The embedding is pruned as the output
 projection, by the norms of the decoder's final states, in rows of one word each; that the encoder and the decoder look
-words up in it does not count. Charged: a pass over the calibration set whenever it scores.
+words up in it does not count. Charged: a pass over the calibration set a round.
 Source: Sun et al. 2023 (arXiv 2306.11695), equation 1, compared in each row (section 3); the rounds' levels as in
 pipeline/compression/pruning.py.
 When it helps: in one shot, where nothing can be trained: inputs of very different strength mislead magnitudes.
@@ -19,8 +19,13 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor
 
-from pipeline.compression.pruning import kept_count
+from pipeline.compression.calibration_set import calibration_batches, charge_passes
+from pipeline.compression.candidate import Bench, Candidate
+from pipeline.compression.layer_inputs import input_norms
+from pipeline.compression.pruning import compressible, kept_count
+from pipeline.compression.recovery import prune_and_recover
 from pipeline.errors import StudyError
+from pipeline.recipes import Wanda
 
 
 def _row_mask(weight: Tensor, norms: Tensor, sparsity: float, previous: Tensor | None) -> Tensor:
@@ -55,3 +60,18 @@ def wanda_masks(
         name: _row_mask(weight, input_norms[name], sparsity, None if previous is None else previous.get(name))
         for name, weight in named_weights.items()
     }
+
+
+def apply(candidate: Candidate, step: Wanda, bench: Bench) -> None:
+    """Prune to the step's sparsity, and recover where it has rounds."""
+    if step.sparsity == 0:
+        return
+    batches = calibration_batches(bench, step.sentences)
+    # All passes are paid before the first step of training, so that the rest of the budget is counted out without them.
+    charge_passes(candidate, bench, batches, passes=step.rounds if step.rounds and bench.share else 1)
+
+    def choose(candidate: Candidate, sparsity: float, previous: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        norms = input_norms(candidate.model, batches)
+        return wanda_masks(compressible(candidate.model), norms, sparsity, previous=previous)
+
+    prune_and_recover(candidate, step, bench, choose)

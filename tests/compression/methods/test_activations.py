@@ -76,7 +76,7 @@ def test_every_linear_layer_sees_at_most_so_many_values(corpus: PreparedCorpus, 
     def observe(layer: str, inputs: Tensor) -> None:
         values.setdefault(layer, set()).update(inputs.unique().tolist())
 
-    observe_inputs(candidate.model, calibration_batches(bench, candidate, 20), observe)
+    observe_inputs(candidate.model, calibration_batches(bench, 20), observe)
     assert set(values) == set(candidate.activations)
     for layer, seen in values.items():
         limits = candidate.activations[layer]
@@ -101,7 +101,7 @@ def test_losses_and_logits_both_see_the_rounding_and_8_bits_hardly_move_them(
     only_output = candidate_of(corpus)
     round_inputs(only_output.model, {"lm_head": range_of(-0.5, 0.5, 2)})
     assert _losses(only_output, corpus) != expected
-    batch = calibration_batches(bench, only_output, 4)[0]
+    batch = calibration_batches(bench, 4)[0]
     with torch.no_grad():
         fields = {
             "input_ids": batch.source,

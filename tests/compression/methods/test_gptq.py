@@ -10,9 +10,10 @@ import numpy.typing as npt
 import pytest
 import torch
 
+from pipeline.compression.bit_widths import EMBEDDING
 from pipeline.compression.calibration_set import calibration_batches, charge_passes
 from pipeline.compression.candidate import Candidate
-from pipeline.compression.methods.gptq import EMBEDDING, algebra_flops, apply, gptq_rows, inverse_factor
+from pipeline.compression.methods.gptq import algebra_flops, apply, gptq_rows, inverse_factor
 from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks
 from pipeline.compression.quantization import dequantize, quantize_rows
 from pipeline.corpora.prepared import PreparedCorpus
@@ -93,7 +94,7 @@ def test_a_columns_error_moves_the_others_to_where_least_squares_puts_them() -> 
     rest = inputs[:, 1:]
     best = np.linalg.lstsq(rest, inputs @ weight.T.astype(np.float64), rcond=None)[0]
     # Only rows whose best weights lie on their grid can have them.
-    rows = (best.T == np.clip(best.T, weight[:, 1:].min(1, keepdims=True), weight[:, 1:].max(1, keepdims=True))).all(1)
+    rows = (np.clip(best.T, weight[:, 1:].min(1, keepdims=True), weight[:, 1:].max(1, keepdims=True)) == best.T).all(1)
     assert rows.any()
     errors = [np.linalg.norm(inputs @ weight[rows].T - rest @ values) for values in (best[:, rows], found[rows, 1:].T)]
     assert errors[1] < 1.02 * errors[0]
@@ -142,7 +143,7 @@ def _output_errors(corpus: PreparedCorpus, folder: Path, bits: int) -> tuple[flo
                 parameter.copy_(torch.from_numpy(dequantize(quantize_rows(parameter.numpy(), bits))))
     errors = [0.0, 0.0]
     with torch.no_grad():
-        for batch in calibration_batches(bench_of(corpus, folder, seed=9), whole, 60):
+        for batch in calibration_batches(bench_of(corpus, folder, seed=9), 60):
             states = [
                 candidate.model.model(
                     input_ids=batch.source,
@@ -185,7 +186,7 @@ def test_a_step_quantizes_what_it_says_and_pays_for_it(corpus: PreparedCorpus, t
         assert torch.equal(parameter, expected), name
     assert np.array_equal(candidate.quantized[EMBEDDING].codes, quantize_rows(before[EMBEDDING].numpy(), 8).codes)
 
-    batches = calibration_batches(bench, candidate, 20)
+    batches = calibration_batches(bench, 20)
     passes = candidate_of(corpus)
     charge_passes(passes, bench, batches, passes=3)
     sources, targets = sum(batch.source_tokens for batch in batches), sum(batch.target_tokens for batch in batches)
