@@ -52,7 +52,6 @@ class _InMemoryConverter(TransformersConverter):
     def load_tokenizer(self, *arguments: Any, **options: Any) -> PreTrainedTokenizerFast:
         return self.tokenizer
 
-
     def _load(self) -> Any:
         # Without a head's width in every attention, CTranslate2 takes d_model / heads for it, and is silently wrong.
         spec = super()._load()
