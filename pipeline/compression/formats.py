@@ -196,7 +196,9 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
 def empty_model(directory: Path) -> Model:
     """Return a model of config.json's shape in fp32, its weights still to be set; StudyError on another architecture."""
     from transformers import GenerationConfig
-    from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+    from transformers.models.m2m_100 import M2M100Config
+
+    from pipeline.models.pruned import model_of
 
     path = directory / "config.json"
     data = read_json(path)
@@ -210,7 +212,7 @@ def empty_model(directory: Path) -> Model:
         config = M2M100Config.from_dict(data, attn_implementation="eager")
         # Positions are computed here. The random weights are overwritten, and must not move the global generator.
         with torch.random.fork_rng(devices=[]):
-            model = M2M100ForConditionalGeneration(config)
+            model = model_of(config)
     except (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
         reason = " ".join(str(error).split())[:160]
         raise StudyError(f"{path}: it describes no model ({reason}); {_again(directory)}") from error

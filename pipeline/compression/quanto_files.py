@@ -2,11 +2,12 @@
 
 quanto.safetensors is the state of the model as optimum-quanto gives it, tied parameters once and without the scales of
 activations, which are all 1. quanto.json beside it holds optimum-quanto's map (which layer has which weights) and a
-CRC-32 sum of the weights file.
+CRC-32 sum of itself and of the weights file.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -92,12 +93,22 @@ def save_quanto(model: Model, path: Path) -> None:
     """Write a model of frozen layers to `path`, and its map beside it; the same model gives the same bytes."""
     with atomic_path(path) as temporary:
         save_file(_state(model), temporary, metadata={"format": "pt"})
-    write_json(path.parent / MAP, {"layers": _quanto().quantization_map(model), "sum": zlib.crc32(path.read_bytes())})
+    layers = _quanto().quantization_map(model)
+    write_json(path.parent / MAP, {"layers": layers, "sum": _sum(layers, path)})
+
+
+def _sum(layers: Any, path: Path) -> int:
+    return zlib.crc32(path.read_bytes(), zlib.crc32(json.dumps(layers, sort_keys=True).encode()))
 
 
 def _read_map(path: Path) -> dict[str, Any]:
     data = read_json(path.parent / MAP)
-    if not path.is_file() or not isinstance(data, dict) or data.get("sum") != zlib.crc32(path.read_bytes()):
+    if not (
+        isinstance(data, dict)
+        and isinstance(data.get("layers"), dict)
+        and path.is_file()
+        and data.get("sum") == _sum(data["layers"], path)
+    ):
         raise StudyError(
             f"{path}: the weights of optimum-quanto or their {MAP} are damaged; delete {path.parent} and rerun its stage"
         )

@@ -120,13 +120,24 @@ def test_no_compiler_is_asked_for(build_model: BuildModel, monkeypatch: pytest.M
     logits(quantized(build_model("deep"), 4).model)
 
 
-@pytest.mark.parametrize("name", [QUANTO, MAP])
-def test_damage(build_model: BuildModel, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "step"), [(QUANTO, 997), (MAP, 41)])
+def test_one_flipped_bit(build_model: BuildModel, tmp_path: Path, name: str, step: int) -> None:
     save_compressed(quantized(build_model("deep"), 8), tmp_path)
-    data = bytearray((tmp_path / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(StudyError, match="rerun"):
+    data = (tmp_path / name).read_bytes()
+    for place in range(0, len(data), step):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 7
+        (tmp_path / name).write_bytes(flipped)
+        with pytest.raises(StudyError, match=r"again|rerun") as caught:
+            load_model(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [QUANTO, MAP])
+def test_a_missing_file(build_model: BuildModel, tmp_path: Path, name: str) -> None:
+    save_compressed(quantized(build_model("deep"), 8), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(StudyError, match="run the stage"):
         load_model(tmp_path)
 
 
