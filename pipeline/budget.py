@@ -9,7 +9,7 @@ from typing import Any
 
 from pipeline.errors import StudyError, nearest
 
-PURPOSES = ("train", "teacher", "decode", "finetune")
+PURPOSES = ("train", "teacher", "decode", "finetune", "calibrate")
 """What a run can pay for; evaluation is measured and never charged."""
 
 _UNITS = {

@@ -27,6 +27,7 @@ class Calibration:
 
     train_step_seconds: dict[str, float] = field(default_factory=dict)  # by size
     finetune_step_seconds: dict[str, float] = field(default_factory=dict)  # by size, masks applied
+    qat_step_seconds: dict[str, float] = field(default_factory=dict)  # by size, weights rounded on the way forward
     word_step_seconds: dict[str, float] = field(default_factory=dict)  # by `word_key`
     decode_sentence_seconds: dict[str, float] = field(default_factory=dict)  # by teacher size, beam of the study
     machine: dict[str, Any] = field(default_factory=dict)
@@ -39,3 +40,8 @@ class Calibration:
             return cls()
         data = read_json(path)
         return cls(**{name: data[name] for name in cls.__dataclass_fields__ if name in data})
+
+    def seconds(self, kind: str, size: str, teacher: str | None = None) -> float | None:
+        """Return the seconds of one step of a `kind` (train, finetune, qat, word) on a size, None before it was measured."""
+        steps: dict[str, float] = getattr(self, f"{kind}_step_seconds")
+        return steps.get(word_key(size, teacher) if teacher else size)

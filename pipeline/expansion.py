@@ -9,8 +9,10 @@ from pipeline.calibration import Calibration, word_key
 from pipeline.errors import StudyError
 from pipeline.flops import parameters_total
 from pipeline.learning_rates import peak_rate
+from pipeline.recipes import Family, method_of
 from pipeline.size import SizeSpec
-from pipeline.study import Study
+from pipeline.steps_needed import steps_of_family
+from pipeline.study import StudentSpec, Study
 
 Entries = dict[str, dict[str, dict[str, Any]]]
 
@@ -34,57 +36,61 @@ def pretrain_key(study: Study, size: SizeSpec, seed: int) -> str:
     return f"{study.name}-{size.key}-s{seed}"
 
 
-def distill_key(study: Study, size: SizeSpec, method: str, seed: int) -> str:
+def distill_key(study: Study, student: StudentSpec, seed: int) -> str:
     """Return ``default-w64x2-word-s0``."""
-    return f"{study.name}-{size.key}-{method}-s{seed}"
+    return f"{study.name}-{student.size}-{student.teaching}-s{seed}"
 
 
-def quantize_recipe(bits: int) -> str:
-    """Return ``q4``."""
-    return f"q{bits}"
-
-
-def prune_recipe(sparsity: float, bits: int | None = None) -> str:
-    """Return ``p50`` or ``p50q4``."""
-    return f"p{round(sparsity * 100)}" + (quantize_recipe(bits) if bits else "")
-
-
-def recipes(study: Study) -> list[str]:
-    """Return every recipe of a pretrained run, fp32 first."""
-    pruned = [
-        prune_recipe(sparsity, bits)
-        for sparsity in study.prune.sparsities
-        for bits in (None, *study.prune.quantize_bits)
-    ]
-    return ["fp32", *map(quantize_recipe, study.quantize.bits), *pruned]
+def recipe_table(study: Study) -> dict[str, dict[str, Any]]:
+    """Return what of every recipe the later stages need, by its name: its method and family, and the runs it applies to."""
+    matches = sorted(study.budgets, reverse=True)
+    return {
+        name: {
+            "family": family_name,
+            "method": method_of(steps),
+            "sizes": [size.key for size in study.sizes_of(family)],
+            "matches": [match for match in matches if family.matches is None or match in family.matches],
+            "seeds": family.seeds,
+            "curve": family.curve,
+            "students": family.students,
+        }
+        for family_name, family in study.recipes.items()
+        for name, steps in family.recipes.items()
+    }
 
 
 @dataclass(frozen=True, kw_only=True)
 class Planned:
-    """A study's runs: (key, size, seed) of pretraining, (key, size, method, seed) of distillation."""
+    """A study's runs: (key, size, seed) of pretraining, (key, student, seed) of distillation."""
 
     runs: list[tuple[str, SizeSpec, int]]
-    students: list[tuple[str, SizeSpec, str, int]]
+    students: list[tuple[str, StudentSpec, int]]
 
 
 def planned(study: Study) -> Planned:
     """List the runs of a study, smallest size first."""
     runs = [(pretrain_key(study, size, seed), size, seed) for size in study.sizes for seed in range(size.seeds)]
-    students: list[tuple[str, SizeSpec, str, int]] = [
-        (distill_key(study, study.size(key), method, seed), study.size(key), method, seed)
-        for key in study.distill.students
-        for method in study.distill.methods
-        for seed in range(study.distill.seeds)
+    students = [
+        (distill_key(study, student, seed), student, seed)
+        for student in study.distill.students
+        for seed in range(student.seeds)
     ]
     return Planned(runs=runs, students=students)
+
+
+def families_of(study: Study, size: SizeSpec, seed: int) -> dict[str, Family]:
+    """Return the families that apply to one pretrained run, by name."""
+    return {
+        name: family
+        for name, family in study.recipes.items()
+        if size in study.sizes_of(family) and (family.seeds is None or seed < family.seeds)
+    }
 
 
 def teacher_candidates(study: Study) -> list[SizeSpec]:
     """Return the sizes with more parameters than every student: the best of them, by validation loss, teaches."""
     vocabulary = study.corpus.vocab_size
-    largest = max(
-        (parameters_total(study.size(key), vocab_size=vocabulary) for key in study.distill.students), default=0
-    )
+    largest = max((parameters_total(study.size(key), vocab_size=vocabulary) for key in study.distill.sizes), default=0)
     larger = [size for size in study.sizes if parameters_total(size, vocab_size=vocabulary) > largest]
     if study.distill.students and not larger:
         raise StudyError(
@@ -120,6 +126,28 @@ def _training(study: Study, size: SizeSpec) -> dict[str, Any]:
     }
 
 
+def _compression(
+    study: Study, calibration: Calibration, size: SizeSpec, family: Family, *, matches: list[str]
+) -> dict[str, Any]:
+    """Return what a stage that makes a family's recipes of a model of this size is told, beside which model."""
+    seconds: dict[str, dict[str, float | None]] = {}
+    for needed in steps_of_family(size, family):
+        teacher = None if needed.teacher is None else needed.teacher.key
+        place = word_key(needed.size.key, teacher) if teacher else needed.size.key
+        seconds.setdefault(needed.kind, {})[place] = calibration.seconds(needed.kind, needed.size.key, teacher)
+    return {
+        **_training(study, size),
+        "matches": [match for match in matches if family.matches is None or match in family.matches],
+        "budgets": dict(study.budgets),
+        "recovery_fraction": study.recovery_fraction,
+        "seconds_per_step": seconds,
+        "recipes": {
+            name: {"branch": family.branch_of(name), "steps": [step.model_dump() for step in steps]}
+            for name, steps in family.recipes.items()
+        },
+    }
+
+
 def expand(study: Study, calibration: Calibration) -> Entries:
     """Return {stage kind: {key: entry}}; seconds a step that were not calibrated are None."""
     plan = planned(study)
@@ -127,7 +155,8 @@ def expand(study: Study, calibration: Calibration) -> Entries:
     keys = [key for key, _, _ in plan.runs]
     student_keys = [key for key, *_ in plan.students]
     candidates = teacher_candidates(study)
-    matches = sorted(study.budgets, reverse=True)
+    matches: list[str] = sorted(study.budgets, reverse=True)
+    table = recipe_table(study)
     entries: Entries = {kind: {} for kind in KINDS}
     entries["prepare"][name] = {"study": name, **study.corpus.model_dump(exclude_none=True)}
     for key, size, seed in plan.runs:
@@ -142,19 +171,17 @@ def expand(study: Study, calibration: Calibration) -> Entries:
             "validate_points": study.training.validate_points,
             "seconds_per_step": calibration.train_step_seconds.get(size.key),
         }
-        entries["quantize"][key] = {**common, "matches": matches, "bits": study.quantize.bits}
-        entries["prune"][key] = {
-            **common,
-            **_training(study, size),
-            "learning_rate_fraction": study.prune.learning_rate_fraction,
-            "budgets": dict(study.budgets),
-            "recovery_fraction": study.recovery_fraction,
-            "sparsities": study.prune.sparsities,
-            "rounds": study.prune.rounds,
-            "bits": study.prune.quantize_bits,
-            "seconds_per_step": calibration.finetune_step_seconds.get(size.key),
-        }
-        entries["evaluate"][key] = {**common, "matches": matches, "recipes": recipes(study)}
+        families = families_of(study, size, seed)
+        for family_name, family in families.items():
+            entries[family.stage][f"{key}-{family_name}"] = {
+                **common,
+                "run": key,
+                "parent": f"pretrain/{key}",
+                "family": family_name,
+                **_compression(study, calibration, size, family, matches=matches),
+            }
+        mine = {recipe: facts for recipe, facts in table.items() if facts["family"] in families}
+        entries["evaluate"][key] = {**common, "matches": matches, "recipes": mine}
     if plan.students:
         entries["translate_train"][name] = {
             "study": name,
@@ -167,8 +194,12 @@ def expand(study: Study, calibration: Calibration) -> Entries:
                 size.key: calibration.decode_sentence_seconds.get(size.key) for size in candidates
             },
         }
-    for key, size, method, seed in plan.students:
-        common = {"study": name, "task": study.task, **_shape(size), "seed": seed, "method": method}
+    for key, student, seed in plan.students:
+        size = study.size(student.size)
+        common = {
+            "study": name, "task": study.task, **_shape(size), "seed": seed, "method": student.method, "init": student.init,
+            "teaching": student.teaching,
+        }  # fmt: skip
         teachers = {s.key: calibration.word_step_seconds.get(word_key(size.key, s.key)) for s in candidates}
         entries["distill"][key] = {
             **common,
@@ -181,10 +212,20 @@ def expand(study: Study, calibration: Calibration) -> Entries:
             "direction": study.distill.direction,
             "teacher_fraction": study.distill.teacher_fraction,
             "seconds_per_step": calibration.train_step_seconds.get(size.key),
-            "teacher_seconds_per_step": teachers if method == "word" else {},
+            "teacher_seconds_per_step": {} if student.method == "sequence" else teachers,
         }
-        entries["evaluate_students"][key] = common
-    shared = {"study": name, "runs": keys, "students": student_keys, "matches": matches, "recipes": recipes(study)}
+        for family_name, family in study.recipes.items():
+            if family.students:
+                entries[family.stage][f"{key}-{family_name}"] = {
+                    **common,
+                    "run": key,
+                    "parent": f"distill/{key}",
+                    "family": family_name,
+                    **_compression(study, calibration, size, family, matches=["seconds"]),
+                }
+        mine = {recipe: facts for recipe, facts in table.items() if facts["students"]}
+        entries["evaluate_students"][key] = {**common, "matches": ["seconds"], "recipes": mine}
+    shared = {"study": name, "runs": keys, "students": student_keys, "matches": matches, "recipes": table}
     comparison = {"limits": study.report.limits, "resamples": study.report.resamples}
     entries["translate_test"][name] = {**shared, **comparison, **study.translate.model_dump()}
     firsts = [pretrain_key(study, size, 0) for size in study.sizes]
@@ -203,7 +244,9 @@ def expand(study: Study, calibration: Calibration) -> Entries:
         "confounds": [*study.report.confounds, *_edge_notes(study)],
         "budgets": dict(study.budgets),
         "recovery_fraction": study.recovery_fraction,
-        "plain_of_student": {key: pretrain_key(study, size, seed) for key, size, _, seed in plan.students},
+        "plain_of_student": {
+            key: pretrain_key(study, study.size(student.size), seed) for key, student, seed in plan.students
+        },
     }
     return entries
 

@@ -129,3 +129,9 @@ def parameters_by_group(size: SizeSpec, *, vocab_size: int) -> dict[str, int]:
 def parameters_total(size: SizeSpec, *, vocab_size: int) -> int:
     """Return the number of parameters, the tied embedding counted once."""
     return sum(parameters_by_group(size, vocab_size=vocab_size).values())
+
+
+def matrix_weights(size: SizeSpec, *, vocab_size: int) -> int:
+    """Return how many parameters are weights of matrices: all but biases and norms."""
+    d, inner = size.d_model, size.attention_dim
+    return vocab_size * d + size.num_layers * (3 * 4 * d * inner + 2 * 2 * d * size.ffn_dim)

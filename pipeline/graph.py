@@ -112,14 +112,19 @@ def corpus_files(params: dict[str, Any]) -> list[str]:
 def graph(params: dict[str, Any]) -> dict[str, Any]:
     """Return dvc.yaml as data. Stages over one study depend on whole folders of artifacts and read their own runs from them."""
     at, one = "artifacts/${item.study}", "artifacts/${key}"
-    corpus, models = f"{at}/corpus", [f"{at}/{kind}/${{key}}" for kind in ("pretrain", "quantize", "prune")]
-    every_model = [f"{one}/{kind}" for kind in ("pretrain", "quantize", "prune", "distill")]
+    corpus, pretrained, compressed = (f"{at}/{folder}" for folder in ("corpus", "pretrain/${key}", "compressed/${key}"))
+    of_family = [f"{at}/compressed/${{item.run}}/${{item.family}}"]
+    every_model = [f"{one}/{kind}" for kind in ("pretrain", "compressed", "distill")]
     stages = {
         "prepare": _stage("prepare", "--study", corpus_files(params), [f"{one}/corpus"], foreach="prepare"),
-        "pretrain": _stage("pretrain", "--run", [corpus], models[:1], foreach="pretrain"),
-        "quantize": _stage("quantize", "--run", [corpus, models[0]], models[1:2], foreach="quantize"),
-        "prune": _stage("prune", "--run", [corpus, models[0]], models[2:3], foreach="prune"),
-        "evaluate": _stage("evaluate", "--run", [corpus, *models], [f"{at}/evaluate/${{key}}"], foreach="evaluate"),
+        "pretrain": _stage("pretrain", "--run", [corpus], [pretrained], foreach="pretrain"),
+        **{
+            stage: _stage(stage, "--run", [corpus, f"{at}/${{item.parent}}"], of_family, foreach=stage)
+            for stage in ("quantize", "prune")
+        },
+        "evaluate": _stage(
+            "evaluate", "--run", [corpus, pretrained, compressed], [f"{at}/evaluate/${{key}}"], foreach="evaluate"
+        ),
         "translate_train": _stage(
             "translate",
             "--train",
@@ -137,7 +142,7 @@ def graph(params: dict[str, Any]) -> dict[str, Any]:
         "evaluate_students": _stage(
             "evaluate",
             "--student",
-            [corpus, f"{at}/distill/${{key}}"],
+            [corpus, f"{at}/distill/${{key}}", compressed],
             [f"{at}/evaluate/${{key}}"],
             foreach="evaluate_students",
         ),
@@ -158,7 +163,7 @@ def graph(params: dict[str, Any]) -> dict[str, Any]:
         "report": _stage(
             "report",
             "--study",
-            [f"{one}/{kind}" for kind in ("corpus", "pretrain", "evaluate", "translate/test", "time")],
+            [f"{one}/{kind}" for kind in ("corpus", "pretrain", "compressed", "evaluate", "translate/test", "time")],
             [{f"results/${{key}}/{name}": {"cache": False}} for name in REPORT_OUTS],
             foreach="report",
         ),

@@ -7,14 +7,16 @@ from dataclasses import dataclass
 
 from pipeline.budget import Budget
 from pipeline.calibration import Calibration
-from pipeline.expansion import planned, recipes
+from pipeline.expansion import families_of, planned
 from pipeline.flops import Positions, parameters_by_group, train_flops
 from pipeline.learning_rates import peak_rate
+from pipeline.recipes import Family, trains
 from pipeline.study import Study
 
 # Measured in the default study, see docs/core-seconds.md.
 EVALUATION_SECONDS_A_MODEL = 1.0  # losses on validation and test sets, one thread
 STARTUP_SECONDS = 5.0  # of one stage: Python, torch, transformers
+COMPRESSION_SECONDS_A_RECIPE = 0.5  # that trains nothing
 TRANSLATION_SECONDS_A_MODEL = 0.7  # the test set and its scores on two cores; about half of all models are translated
 TIMING_SECONDS_A_SIZE = 8.0
 PREPARATION_SECONDS = 12.0
@@ -34,8 +36,9 @@ class PlannedRun:
     steps: int | None
     train_flops: float | None
     stage_seconds: Mapping[str, float] | None
-    """Core-seconds of each of its stages: training, evaluation, start-up."""
+    """Core-seconds of its stages by DVC's name for them: training, compression, evaluation, start-up."""
 
+    models: int  # fp32 and compressed
     disk_bytes: int
 
     @property
@@ -71,29 +74,34 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
     vocabulary, typical = study.corpus.vocab_size, typical_positions(study)
     rows = []
     runs = planned(study)
-    recipe_count = len(recipes(study))
-    for key, size, _ in runs.runs:
+    for key, size, seed in runs.runs:
         groups = parameters_by_group(size, vocab_size=vocabulary)
         per_step = calibration.train_step_seconds.get(size.key)
         step_flops = train_flops(size, typical, vocab_size=vocabulary)
-        seconds = budget_seconds = None
+        families = families_of(study, size, seed)
+        models = len(study.budgets) + sum(
+            len(family.recipes) * len(family.matches or study.budgets) for family in families.values()
+        )
+        seconds = steps = None
         if per_step is not None:
-            pretraining = _pretrain_seconds(study, per_step, step_flops)
             budget_seconds = {
                 match: Budget.parse(text).amount * (1.0 if match == "seconds" else per_step / step_flops)
                 for match, text in study.budgets.items()
             }
-            recovery = sum(budget_seconds.values()) * study.recovery_fraction * len(study.prune.sparsities)
-            evaluation = EVALUATION_SECONDS_A_MODEL * recipe_count * len(study.budgets)
-            spent = {"pretrain": pretraining, "quantize": 0.0, "prune": recovery, "evaluate": evaluation}
+            spent = {
+                f"pretrain@{key}": _pretrain_seconds(study, per_step, step_flops),
+                f"evaluate@{key}": EVALUATION_SECONDS_A_MODEL * models,
+            }
+            for name, family in families.items():
+                recovery = (
+                    sum(budget_seconds[match] for match in family.matches or budget_seconds) * study.recovery_fraction
+                )
+                spent[f"{family.stage}@{key}-{name}"] = recovery * trainings(
+                    family
+                ) + COMPRESSION_SECONDS_A_RECIPE * len(family.recipes)
             seconds = {stage: amount + STARTUP_SECONDS for stage, amount in spent.items()}
-        steps = (
-            int(budget_seconds["seconds"] / per_step)
-            if per_step and budget_seconds and "seconds" in budget_seconds
-            else None
-        )
+            steps = int(budget_seconds["seconds"] / per_step)
         total = sum(groups.values())
-        dense = 2 * len(study.budgets) * 4 * total
         rows.append(
             PlannedRun(
                 key=key,
@@ -104,10 +112,18 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 steps=steps,
                 train_flops=None if steps is None else steps * step_flops,
                 stage_seconds=seconds,
-                disk_bytes=dense + len(study.budgets) * recipe_count * total,
+                models=models,
+                disk_bytes=4 * total * 2 * len(study.budgets) + models * total,
             )
         )
-    for key, size, _, _ in runs.students:
+    student_recipes = {name: family for name, family in study.recipes.items() if family.students}
+    for key, student, _ in runs.students:
+        size = study.size(student.size)
+        models = 1 + sum(len(family.recipes) for family in student_recipes.values())
+        quantizing = {
+            f"{family.stage}@{key}-{name}": STARTUP_SECONDS + COMPRESSION_SECONDS_A_RECIPE * len(family.recipes)
+            for name, family in student_recipes.items()
+        }
         groups = parameters_by_group(size, vocab_size=vocabulary)
         total = sum(groups.values())
         seconds_budget = Budget.parse(study.budgets["seconds"]).amount
@@ -121,13 +137,25 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 steps=None,
                 train_flops=None,
                 stage_seconds={
-                    "distill": seconds_budget + STARTUP_SECONDS,
-                    "evaluate_students": EVALUATION_SECONDS_A_MODEL + STARTUP_SECONDS,
+                    f"distill@{key}": seconds_budget + STARTUP_SECONDS,
+                    **quantizing,
+                    f"evaluate_students@{key}": EVALUATION_SECONDS_A_MODEL * models + STARTUP_SECONDS,
                 },
-                disk_bytes=4 * total,
+                models=models,
+                disk_bytes=4 * total + models * total,
             )
         )
     return rows
+
+
+def trainings(family: Family) -> int:
+    """Return how many times a family spends the recovery budget under one match: recipes share their first steps."""
+    spent = set()
+    for steps in family.recipes.values():
+        trained = max((number for number, step in enumerate(steps, start=1) if trains(step)), default=0)
+        if trained:
+            spent.add(tuple(step.model_dump_json() for step in steps[:trained]))
+    return len(spent)
 
 
 def stage_seconds(study: Study, calibration: Calibration) -> dict[str, float]:
@@ -135,16 +163,15 @@ def stage_seconds(study: Study, calibration: Calibration) -> dict[str, float]:
     rows = plan(study, calibration)
     if any(row.stage_seconds is None for row in rows):
         return {}
-    result = {f"{stage}@{row.key}": seconds for row in rows for stage, seconds in (row.stage_seconds or {}).items()}
-    runs = planned(study)
-    models = len(runs.runs) * len(recipes(study)) * len(study.budgets) + len(runs.students)
+    result = {stage: seconds for row in rows for stage, seconds in (row.stage_seconds or {}).items()}
+    models = sum(row.models for row in rows)
     result |= {
         f"prepare@{study.name}": PREPARATION_SECONDS,
         f"translate_test@{study.name}": STARTUP_SECONDS + TRANSLATION_SECONDS_A_MODEL * models,
         f"time@{study.name}": STARTUP_SECONDS + TIMING_SECONDS_A_SIZE * len(study.sizes),
         f"report@{study.name}": REPORT_SECONDS,
     }
-    if runs.students:
+    if study.distill.students:
         decoding = max(calibration.decode_sentence_seconds.values(), default=0.0)
         result[f"translate_train@{study.name}"] = STARTUP_SECONDS + decoding * study.distill.sequence_sentences
     return result

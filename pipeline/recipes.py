@@ -178,7 +178,7 @@ def trains(step: Section) -> bool:
     return isinstance(step, Finetune | Distill | Qat)
 
 
-def kind_of_training(step: Section, *, masked: bool) -> str | None:
+def kind_of_training(step: Section, *, masked: bool) -> Literal["train", "finetune", "qat", "word"] | None:
     """Return which kind of calibrated step a step's training takes: train, finetune (masked), qat, word; None: it does not train."""
     if not trains(step):
         return None

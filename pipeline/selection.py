@@ -6,7 +6,6 @@ question later, and both get the same answer. A configuration is (size, recipe) 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
@@ -16,17 +15,13 @@ import pandas as pd
 
 from pipeline.budget import Budget
 from pipeline.errors import StudyError
+from pipeline.run_id import parse_run_id
 
 BUDGET_TOLERANCE = 0.02
 """A row may exceed its budget by this fraction; beyond it, it is shown and never chosen."""
 
 PRIMARY_MATCH = "seconds"
 """The match that fixes the byte limits; the other match uses the same ones."""
-
-_RUN_ID = re.compile(
-    r"(?P<study>[a-z][a-z0-9_]*)-(?P<size>w\d+x\d+(?:h\d+)?(?:f\d+)?)(?:-(?P<teaching>word|sequence))?"
-    r"-s(?P<seed>\d+)-(?P<match>seconds|flops)-(?P<recipe>[a-z0-9]+)"
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,34 +32,6 @@ class Choice:
     heavy: str | None
     light: str | None
     by_size: dict[str, str]
-
-
-def parse_run_id(run_id: str) -> dict[str, Any]:
-    """Return study, size, seed, match, recipe, method and config_id, read from a run_id; StudyError on another form."""
-    found = _RUN_ID.fullmatch(run_id)
-    if found is None:
-        raise StudyError(
-            f"{run_id!r} is not a run_id such as 'default-w64x2-s0-seconds-q4'; run the evaluate stage again"
-        )
-    size, teaching, recipe = found["size"], found["teaching"], found["recipe"]
-    if teaching:
-        method = "distill"
-    elif recipe == "fp32":
-        method = "none"
-    elif recipe.startswith("q"):
-        method = "quantize"
-    else:
-        method = "prune+quantize" if "q" in recipe else "prune"
-    return {
-        "run_id": run_id,
-        "study": found["study"],
-        "size": size,
-        "seed": int(found["seed"]),
-        "match": found["match"],
-        "recipe": teaching or recipe,
-        "method": method,
-        "config_id": f"{size}-{teaching}/{recipe}" if teaching else f"{size}/{recipe}",
-    }
 
 
 _MEASURED = (
@@ -112,19 +79,21 @@ def configurations(frame: pd.DataFrame) -> pd.DataFrame:
     """Group a `rows_frame` to one line a (match, config_id), in the order of its rows: means over seeds.
 
     `size_bytes` is the largest of the seeds, `quality` is null when a seed lacks it, `run_ids` go by seed.
-    `eligible` says that every seed is ok and within its budget: a mean over the seeds that survived would flatter.
+    `eligible` says that every seed of the size is there, ok and within its budget: a mean over the seeds that survived
+    would flatter, and so would the luckiest of many recipes that one seed alone was given.
     """
     records = []
+    seeds = frame[frame["teaching"].isna()].groupby("size")["seed"].nunique()
     for (match, config_id), group in frame.groupby(["match", "config_id"], sort=False):
         group = group.sort_values("seed")
         first = group.iloc[0]
         measured = group[group["status"] == "ok"]
-        whole = len(measured) == len(group)
+        whole = len(measured) == len(group) and (pd.notna(first["teaching"]) or len(group) == seeds[first["size"]])
         records.append(
             {
                 "match": match,
                 "config_id": config_id,
-                **{name: first[name] for name in ("size", "method", "recipe")},
+                **{name: first[name] for name in ("size", "method", "recipe", "teaching")},
                 **{name: measured[name].max() for name in ("bits", "sparsity", "params_total", "size_bytes")},
                 "compression_ratio": measured["compression_ratio"].min(),
                 **{name: measured[name].mean() for name in ("valid_loss", "test_loss")},
@@ -138,7 +107,7 @@ def configurations(frame: pd.DataFrame) -> pd.DataFrame:
 
 
 def _plain(configs: pd.DataFrame) -> pd.Series:
-    return configs["eligible"] & (configs["method"] != "distill")
+    return configs["eligible"] & configs["teaching"].isna()
 
 
 def light(configs: pd.DataFrame) -> pd.Series:
@@ -183,10 +152,11 @@ def limits_bytes(frame: pd.DataFrame, count: int) -> list[int]:
     matches = list(configs["match"].unique())
     match = PRIMARY_MATCH if PRIMARY_MATCH in matches else matches[0]
     here = configs[(configs["match"] == match) & _plain(configs)]
-    int8 = here[(here["method"] == "quantize") & (here["bits"] == 8)].set_index("size")["size_bytes"].astype(int)
-    dense = here[(here["method"] == "none") & here["size"].isin(int8.index)].set_index("size")["valid_loss"]
+    eight = here[(here["method"] == "quantize") & (here["bits"] == 8)].drop_duplicates("size")  # the first such recipe
+    int8 = eight.set_index("size")["size_bytes"].astype(int)
+    dense = here[(here["recipe"] == "fp32") & here["size"].isin(int8.index)].set_index("size")["valid_loss"]
     if dense.empty:
-        raise StudyError(f"match {match}: no size has both an fp32 and an int8 model; add 8 to quantize.bits")
+        raise StudyError(f"match {match}: no size has both an fp32 and an int8 model; quantize every size to 8 bits")
     int8 = int8[dense.index].sort_values()
     low, high = int(int8.iloc[0]), int(int8[dense.idxmin()])
     if high == low:
@@ -221,8 +191,8 @@ def configurations_to_translate(frame: pd.DataFrame, entry: dict[str, Any]) -> l
     """Return the run_ids that need a test-set translation, in the order of `frame`.
 
     These are all seeds of what is chosen at any limit (either definition of the classes, the best of each size), all
-    dense and distilled rows, and one curve a size: the first seed's singly compressed rows of the primary match.
-    `entry` gives `matches` and `limits` (their number).
+    dense and distilled rows, and one curve a size: of the primary match, the first seed's rows of recipes marked `curve`.
+    `entry` gives `matches`, `recipes` and `limits` (their number).
     """
     configs = configurations(frame)
     limits = limits_bytes(frame, entry["limits"])
@@ -232,8 +202,9 @@ def configurations_to_translate(frame: pd.DataFrame, entry: dict[str, Any]) -> l
             for choice in select(configs, match, limits, classes=classes):
                 names = [choice.heavy, choice.light, *choice.by_size.values()]
                 chosen |= {(match, name) for name in names if name is not None}
+    curve = {name for name, recipe in entry["recipes"].items() if recipe["curve"]}
     selected = [place in chosen for place in zip(frame["match"], frame["config_id"], strict=True)]
-    single = frame["method"].isin(["quantize", "prune"]) & (frame["match"] == PRIMARY_MATCH)
     first_seed = frame["seed"] == frame.groupby("size")["seed"].transform("min")
-    wanted = pd.Series(selected, index=frame.index) | frame["method"].isin(["none", "distill"]) | (single & first_seed)
+    drawn = frame["recipe"].isin(curve) & (frame["match"] == PRIMARY_MATCH) & first_seed
+    wanted = pd.Series(selected, index=frame.index) | (frame["recipe"] == "fp32") | frame["teaching"].notna() | drawn
     return list(frame.loc[wanted & (frame["status"] == "ok"), "run_id"])

@@ -14,6 +14,7 @@ from pydantic import BaseModel, Field, ValidationError, field_validator, model_v
 
 from pipeline.budget import Budget
 from pipeline.errors import StudyError, nearest
+from pipeline.recipes import Family, shapes_along
 from pipeline.section import Section
 from pipeline.size import SizeSpec
 
@@ -112,57 +113,24 @@ class Training(Section):
     checkpoint_seconds: float = Field(default=30.0, gt=0)  # between two checkpoints
 
 
-def _bits(value: list[int]) -> list[int]:
-    bad = [bits for bits in value if not 2 <= bits <= 8]
-    if bad:
-        raise ValueError(f"{bad[0]} bits: a number from 2 to 8 is needed")
-    return value
+class StudentSpec(Section):
+    """One kind of student: its size, what it learns from, and how it begins."""
 
+    size: str  # a size key of the grid
+    method: Literal["word", "sequence", "both"]
+    init: Literal["random", "teacher"] = "random"  # teacher: cut out of the teacher, layers, width and FFN
+    seeds: int = Field(default=1, gt=0)
 
-class Quantize(Section):
-    """Post-training quantization, k-bit uniform min-max a row, weights and embeddings."""
-
-    bits: list[int]
-
-    @field_validator("bits")
-    @classmethod
-    def _range(cls, value: list[int]) -> list[int]:
-        return _bits(value)
-
-
-class Prune(Section):
-    """Iterative unstructured magnitude pruning with finetuning between the rounds."""
-
-    sparsities: list[float]  # whole percents
-    rounds: int = Field(default=3, ge=3)
-    quantize_bits: list[int] = Field(default_factory=list)
-    learning_rate_fraction: float = Field(gt=0)  # of the size's peak rate, decayed to 0 over the recovery
-
-    @field_validator("sparsities")
-    @classmethod
-    def _open_interval(cls, value: list[float]) -> list[float]:
-        bad = [sparsity for sparsity in value if not 0 < sparsity < 1]
-        if bad:
-            raise ValueError(f"sparsity {bad[0]} must lie between 0 and 1")
-        names = [round(sparsity * 100) for sparsity in value]
-        if any(abs(sparsity * 100 - name) > 1e-9 for sparsity, name in zip(value, names, strict=True)):
-            raise ValueError("sparsities are whole percents, as in 0.75: recipes are named by them")
-        if len(set(names)) < len(names):
-            raise ValueError("a sparsity is listed twice")
-        return value
-
-    @field_validator("quantize_bits")
-    @classmethod
-    def _range(cls, value: list[int]) -> list[int]:
-        return _bits(value)
+    @property
+    def teaching(self) -> str:
+        """``word``, ``sequence`` or ``both``, with ``init`` behind it when the student begins from the teacher's weights."""
+        return self.method + ("init" if self.init == "teacher" else "")
 
 
 class Distill(Section):
     """Students trained from the best larger model, at the same total cost as a plain run of their size."""
 
-    students: list[str]  # size keys of the grid
-    methods: list[Literal["word", "sequence"]]
-    seeds: int = Field(default=1, gt=0)
+    students: list[StudentSpec] = Field(default_factory=list)
     alpha: float = Field(default=0.5, ge=0, le=1)  # weight of the distillation term, word level
     temperature: float = Field(default=1.0, gt=0)
     direction: Literal["forward", "reverse"] = "forward"  # KL(teacher || student) or KL(student || teacher)
@@ -173,12 +141,21 @@ class Distill(Section):
     sequence_beam: int = Field(default=4, gt=0)
 
     @model_validator(mode="after")
-    def _sentences(self) -> Distill:
-        if self.students and "sequence" in self.methods and not self.sequence_sentences:
+    def _possible(self) -> Distill:
+        if any(student.method != "word" for student in self.students) and not self.sequence_sentences:
             raise ValueError(
                 "sequence needs sequence_sentences, the number that the teacher translates; give at least 1"
             )
+        kinds = [(student.size, student.teaching) for student in self.students]
+        repeated = [kind for kind in kinds if kinds.count(kind) > 1]
+        if repeated:
+            raise ValueError(f"student {'-'.join(repeated[0])} is listed twice")
         return self
+
+    @property
+    def sizes(self) -> list[str]:
+        """The students' size keys, each once."""
+        return list(dict.fromkeys(student.size for student in self.students))
 
 
 class Translate(Section):
@@ -218,9 +195,8 @@ class Study(Section):
     corpus: CorpusSpec
     sizes: list[SizeSpec] = Field(min_length=1)
     training: Training
-    quantize: Quantize
-    prune: Prune
-    distill: Distill
+    recipes: dict[str, Family] = Field(min_length=1)  # by the family's name
+    distill: Distill = Distill()
     translate: Translate = Translate()
     time: Timing = Timing()
     report: Report = Report()
@@ -239,13 +215,46 @@ class Study(Section):
             raise ValueError(f"size {sorted(repeated)[0]} is listed twice")
         self._mup_scales()
         for student in self.distill.students:
-            if student not in keys:
-                raise ValueError(f"distill.students: no size {student!r} in the grid{nearest(student, keys)}")
-            if self.distill.seeds > self.size(student).seeds:
+            if student.size not in keys:
+                raise ValueError(f"distill.students: no size {student.size!r} in the grid{nearest(student.size, keys)}")
+            if student.seeds > self.size(student.size).seeds:
                 raise ValueError(
-                    f"distill.seeds: size {student} has {self.size(student).seeds} plain runs to compare with"
+                    f"distill.students: size {student.size} has {self.size(student.size).seeds} plain runs to compare with"
                 )
+        self._recipes_apply(keys)
         return self
+
+    def _recipes_apply(self, keys: list[str]) -> None:
+        """Raise ValueError where a family names what the study has not, or a recipe cannot be done to a size."""
+        names: list[str] = [recipe for family in self.recipes.values() for recipe in family.recipes]
+        repeated = [name for name in names if names.count(name) > 1]
+        if repeated:
+            raise ValueError(f"recipes: {repeated[0]} is listed twice")
+        for name, family in self.recipes.items():
+            if not (name.isalnum() and name.isascii() and name == name.lower()):
+                raise ValueError(f"recipes: family {name!r}: names are small letters and digits")
+            for key in family.sizes or ():
+                if key not in keys:
+                    raise ValueError(f"recipes.{name}.sizes: no size {key!r} in the grid{nearest(key, keys)}")
+            for match in family.matches or ():
+                if match not in self.budgets:
+                    raise ValueError(f"recipes.{name}.matches: the study has no budget in {match}")
+            for size in self.sizes_of(family):
+                for recipe, steps in family.recipes.items():
+                    try:
+                        list(shapes_along(size, steps))
+                    except StudyError as error:
+                        raise ValueError(f"recipes.{name}.{recipe}: {error}") from error
+        if not any(f.sizes is f.matches is f.seeds is None for f in self.recipes.values()):
+            raise ValueError(
+                "recipes: no family applies to every run; int8 of every size is what the limits are made of"
+            )
+        if self.distill.students and not any(family.students for family in self.recipes.values()):
+            raise ValueError("recipes: no family has `students: true`; students are compared as they would be deployed")
+
+    def sizes_of(self, family: Family) -> list[SizeSpec]:
+        """Return the sizes that a family applies to."""
+        return [size for size in self.sizes if family.sizes is None or size.key in family.sizes]
 
     def _mup_scales(self) -> None:
         """Raise ValueError where the sizes differ in more than width and depth: muP says nothing about that."""

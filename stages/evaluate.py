@@ -31,17 +31,15 @@ def main(
     entry = read_entry("evaluate", run_key) if run_key else read_entry("evaluate_students", str(student))
     one_thread()
     from pipeline.corpora.prepared import PreparedCorpus
-    from pipeline.evaluation.measurement import measure, model_paths, statuses_of
+    from pipeline.evaluation.measurement import measure
+    from pipeline.expected import models_of_run, models_of_student
 
     study = entry["study"]
     key = str(run_key or student)
-    if run_key:
-        models = model_paths(entry, key=key, artifacts=artifacts(study))
-    else:
-        models = {f"{key}-seconds-fp32": artifacts(study, "distill", key, "seconds")}
+    models = list(models_of_run(entry, key) if run_key else models_of_student(entry, key))
     corpus = PreparedCorpus.open(artifacts(study, "corpus"))
     final = out or artifacts(study, "evaluate", key)
-    print(measure(models, statuses=statuses_of(models), corpus=corpus, out=final))
+    print(measure(models, artifacts=artifacts(study), corpus=corpus, out=final))
 
 
 if __name__ == "__main__":

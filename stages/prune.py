@@ -1,4 +1,4 @@
-"""python -m stages.prune: iterative magnitude pruning of one pretrained run, then quantization of the result."""
+"""python -m stages.prune: a family of recipes that prune one trained run, recover it, and quantize it."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    run_key: Annotated[str, typer.Option("--run", help="A pretrain key of params.yaml, such as default-w64x2-s0.")],
+    run_key: Annotated[
+        str, typer.Option("--run", help="A prune key of params.yaml, such as default-w64x2-s0-magnitude.")
+    ],
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/prune/<run> by default.")] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Where to write; artifacts/<study>/compressed/<run>/<family> by default.")
+    ] = None,
 ) -> None:
-    """Prune one run's early branches to every sparsity of the study, recover them, and write the sparse files.
+    """Make a family's recipes that prune, recovery and quantization on top included, of one run, and write the files.
 
-    Example: python -m stages.prune --run default-w64x2-s0
+    Example: python -m stages.prune --run default-w64x2-s0-magnitude
     """
     entry = changed_entry("prune", run_key, settings, out)
     one_thread()
-    from pipeline.compression.recovery import prune_run
+    from pipeline.compression.families import compress
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.evaluation.losses import validation_loss
 
     study = entry["study"]
-    folder, parent = artifacts(study, "corpus"), artifacts(study, "pretrain", run_key)
+    folder, parent = artifacts(study, "corpus"), artifacts(study, entry["parent"])
     corpus = PreparedCorpus.open(folder)
     print(
-        prune_run(
+        compress(
             entry,
             key=run_key,
             parent=parent,
             corpus=corpus,
-            out=out or artifacts(study, "prune", run_key),
+            out=out or artifacts(study, "compressed", entry["run"], entry["family"]),
             work=work_folder("prune", run_key, entry, inputs=[folder, parent]),
             validate=validation_loss(corpus),
         )

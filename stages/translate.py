@@ -41,22 +41,17 @@ def _test(study: str, out: Path | None) -> str:
     entry = read_entry("translate_test", study)
     one_thread()
     from pipeline.corpora.prepared import PreparedCorpus
-    from pipeline.evaluation.measurement import model_paths
     from pipeline.evaluation.translation import translate_test
+    from pipeline.expected import expected_models
     from pipeline.files import read_json
     from pipeline.selection import configurations_to_translate, rows_frame
 
     rows: list[dict[str, Any]] = []
-    models: dict[str, Path] = {}
-    for key in entry["runs"]:
+    for key in (*entry["runs"], *entry["students"]):
         rows += read_json(artifacts(study, "evaluate", key, "rows.json"))
-        models |= model_paths(entry, key=key, artifacts=artifacts(study))
-    for key in entry["students"]:
-        rows += read_json(artifacts(study, "evaluate", key, "rows.json"))
-        models[f"{key}-seconds-fp32"] = artifacts(study, "distill", key, "seconds")
-    chosen = configurations_to_translate(rows_frame(rows), entry)
+    chosen = set(configurations_to_translate(rows_frame(rows), entry))
     return translate_test(
-        {run_id: models[run_id] for run_id in chosen},
+        {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in chosen},
         search=entry,
         corpus=PreparedCorpus.open(artifacts(study, "corpus")),
         resamples=entry["resamples"],

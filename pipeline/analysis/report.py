@@ -19,7 +19,8 @@ from pipeline.analysis.table import assemble
 from pipeline.analysis.verdict import build_verdict
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
-from pipeline.selection import limits_bytes, parse_run_id
+from pipeline.run_id import parse_run_id
+from pipeline.selection import limits_bytes
 
 OUTPUTS = (
     "runs.parquet",

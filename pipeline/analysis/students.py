@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.selection import parse_run_id
+from pipeline.run_id import parse_run_id
 
 METHODS = ("plain", "word", "sequence")
 

@@ -10,7 +10,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import StudyError
-from pipeline.selection import parse_run_id, rows_frame
+from pipeline.expected import expected_models
+from pipeline.run_id import parse_run_id
+from pipeline.selection import rows_frame
 from pipeline.size import SizeSpec
 
 STATUSES = ("ok", "diverged", "failed", "missing")
@@ -18,7 +20,11 @@ STATUSES = ("ok", "diverged", "failed", "missing")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model; a quantity that was not measured is None, never 0. Units stand in names, losses are nats a token."""
+    """One model; a quantity that was not measured is None, never 0. Units stand in names, losses are nats a token.
+
+    The shape (`d_model` to `ffn_dim`), `params_kept` and `infer_flops_per_token` are of what is left; `size`, the other
+    parameter counts and the dense bytes that `compression_ratio` divides are of the size that was trained.
+    """
 
     study: str
     task: str
@@ -31,6 +37,7 @@ class Row:
     params_total: int | None = None
     params_embedding: int | None = None
     params_non_embedding: int | None = None
+    params_kept: int | None = None
     seed: int
     budget: str | None = None
     train_flops: float | None = None
@@ -48,6 +55,7 @@ class Row:
     sparsity: float | None = None
     size_bytes: int | None = None
     size_bytes_theory: int | None = None
+    size_zstd_bytes: int | None = None
     compression_ratio: float | None = None
     infer_flops_per_token: float | None = None
     latency_engine: str | None = None
@@ -73,7 +81,16 @@ class Row:
     decode_seconds: float | None = None
     teacher_training_flops: float | None = None
     teacher_training_seconds: float | None = None
+    calibrate_flops: float | None = None
+    calibrate_seconds: float | None = None
     within_budget: bool | None = None
+    teaching: str | None = None
+    embedding_bits: int | None = None
+    granularity: str | None = None
+    group_size: int | None = None
+    activation_bits: int | None = None
+    quantized_tensors: str | None = None
+    weight_error: float | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -89,14 +106,6 @@ def shape_of(size: str) -> SizeSpec:
     return SizeSpec(d_model=width, num_layers=layers, num_heads=heads, ffn_dim=ffn)
 
 
-def expected_run_ids(entry: dict[str, Any]) -> list[str]:
-    """Return the run_ids that a study's `report` entry expects: runs x matches x recipes, then the students."""
-    runs = [
-        f"{key}-{match}-{recipe}" for key in entry["runs"] for match in entry["matches"] for recipe in entry["recipes"]
-    ]
-    return runs + [f"{key}-seconds-fp32" for key in entry["students"]]
-
-
 def assemble(
     entry: dict[str, Any],
     rows: Iterable[dict[str, Any]],
@@ -110,8 +119,9 @@ def assemble(
     """
     known = {str(row["run_id"]): row for row in rows}
     records = []
-    for run_id in expected_run_ids(entry):
-        identity = parse_run_id(run_id)
+    for expected in expected_models(entry):
+        run_id = expected.run_id
+        identity = parse_run_id(run_id) | {"method": expected.method}
         shape = shape_of(identity["size"]).model_dump(include={"d_model", "num_layers", "num_heads", "ffn_dim"})
         measured = known.get(run_id, {"status": "missing"})
         record = {"task": entry["task"], **identity, **shape, **measured, "quality_name": entry["quality_name"]}

@@ -61,7 +61,7 @@ class Bench:
     parent: Path  # its model directory: the teacher of a recovery by distillation
     validate: Callable[[Any], float]
     checkpoint: Path  # where a step that trains keeps what it resumes from
-    shares: float  # of `recovery` that the present step may spend
+    share: float  # of `recovery` that the present step may spend
 
 
 class Method(Protocol):

@@ -1,14 +1,4 @@
-"""Unstructured magnitude pruning: the smallest weights of every matrix become 0 and stay 0.
-
-What it does: in each matrix on its own, the weights of least magnitude are masked until the wanted fraction is gone;
-between rounds the model is finetuned with the masks applied after every step.
-Source: Han et al. 2015 (arXiv 1506.02626), magnitude pruning with retraining, per matrix; the rounds' levels follow the
-cubic schedule of Zhu & Gupta 2017 (arXiv 1710.01878), equation 1; Li et al. 2020 (arXiv 2002.11794), section 4, prunes
-like this up to 90 %.
-When it helps: half the weights go at little loss if there are steps left to recover, and wide models recover best; it
-combines with quantization, as the kept weights alone are quantized.
-When not: in one shot, without finetuning, it costs far more than quantization to the same size. A mask costs one bit a
-weight, so that 50 % of 4-bit weights need as much room as 3-bit weights. Dense kernels run no faster.
+"""Masks of unstructured pruning: which weights are pruned, how many, and over how many rounds.
 
 torch.nn.utils.prune is not used: it replaces a parameter by a masked copy, which unties tied embeddings.
 """
@@ -39,17 +29,17 @@ def kept_count(total: int, sparsity: float) -> int:
     return round(total * (1 - sparsity))
 
 
-def sparsity_schedule(target: float, rounds: int) -> list[float]:
-    """Return `rounds` strictly increasing sparsities, the last exactly `target`.
+def sparsity_schedule(target: float, rounds: int, *, start: float = 0.0) -> list[float]:
+    """Return `rounds` increasing sparsities from `start`, the last exactly `target`.
 
-    Zhu & Gupta 2017, equation 1, from 0: s_i = target (1 - (1 - i / rounds)^3). Most goes early, where there is most
-    to spare.
+    Zhu & Gupta 2017, equation 1: s_i = target + (start - target) (1 - i / rounds)^3. Most goes early, where there is
+    most to spare.
     """
     if not 0 < target < 1:
         raise StudyError(f"target sparsity {target} is out of range; choose a fraction between 0 and 1")
     if rounds < 1:
         raise StudyError(f"{rounds} pruning rounds; choose at least 1")
-    return [target * (1 - (1 - done / rounds) ** 3) for done in range(1, rounds + 1)]
+    return [target + (start - target) * (1 - done / rounds) ** 3 for done in range(1, rounds + 1)]
 
 
 def _magnitude_mask(weight: Tensor, sparsity: float, previous: Tensor | None) -> Tensor:
@@ -87,6 +77,17 @@ def magnitude_masks(
         name: _magnitude_mask(weight, sparsity, None if previous is None else previous.get(name))
         for name, weight in named_weights.items()
     }
+
+
+def global_masks(
+    named_weights: Mapping[str, Tensor], sparsity: float, *, previous: Mapping[str, Tensor] | None = None
+) -> dict[str, Tensor]:
+    """Return boolean masks as `magnitude_masks` does, with one threshold for all tensors together."""
+    flat = torch.cat([weight.detach().flatten() for weight in named_weights.values()])
+    before = None if previous is None else torch.cat([previous[name].flatten() for name in named_weights])
+    mask = _magnitude_mask(flat, sparsity, before)
+    parts = mask.split([weight.numel() for weight in named_weights.values()])
+    return {name: part.view(weight.shape) for (name, weight), part in zip(named_weights.items(), parts, strict=True)}
 
 
 @torch.no_grad()

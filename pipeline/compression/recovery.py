@@ -1,106 +1,114 @@
-"""Iterative magnitude pruning with finetuning between the rounds, within what a budget leaves.
-
-What it does: prune a little, finetune with the pruned weights held at zero, repeat to the target sparsity.
-Source: Han et al. 2015; Li et al. 2020 (Train Large, Then Compress), Section 4. When it helps: at 50 % and beyond, where
-one-shot pruning destroys the model. When not: below about 30 %, one shot is as good and costs nothing.
-"""
+"""Training inside a recipe: finetuning, or distillation from the parent, on the share of the budget that a step has."""
 
 from __future__ import annotations
 
-import shutil
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from pipeline.budget import Budget, Ledger
-from pipeline.compression.formats import save_compressed
-from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks, sparsity_schedule
+from pipeline.budget import Budget
+from pipeline.calibration import word_key
+from pipeline.compression.candidate import Bench, Candidate
+from pipeline.compression.pruning import apply_masks, sparsity_schedule
 from pipeline.corpora.batches import BatchStream
-from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.distillation.losses import WordDistillation
 from pipeline.errors import StudyError
-from pipeline.expansion import prune_recipe
-from pipeline.files import atomic_path, read_json, write_json
-from pipeline.models.checkpoint import load_dense, model_directory, read_run
+from pipeline.models.checkpoint import load_dense
 from pipeline.models.seq2seq import set_dropout
-from pipeline.training.branches import begin, clear
+from pipeline.recipes import kind_of_training
 from pipeline.training.devices import micro_batch_tokens, training_device
-from pipeline.training.loop import Diverged, LoopOptions, train
-from pipeline.training.objectives import CrossEntropy
+from pipeline.training.forward import forward_of
+from pipeline.training.loop import LoopOptions, train
+from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.precision import resolve
-from pipeline.training.pretraining import Validate, branch_of, calibrated, run_record, size_of
-from pipeline.training.pricing import step_price, total_costs
+from pipeline.training.pricing import Price, step_price, taught_price, total_costs
 from pipeline.training.schedules import linear_to_zero
-from pipeline.training.state import TrainState, load_checkpoint
+from pipeline.training.state import TrainState, load_checkpoint, save_checkpoint
 
 _SEED_OFFSET = 1000  # recovery reads the corpus in another order than pretraining did
 
-
-def prune_run(
-    entry: dict[str, Any], *, key: str, parent: Path, corpus: PreparedCorpus, out: Path, work: Path, validate: Validate
-) -> str:
-    """Prune one pretrained run to every sparsity under every match, quantize the results too, and write `out`.
-
-    Every row spends on finetuning what its parent (the early branch) left of the budget. Returns a one-line summary.
-    """
-    begin(work, out=out)
-    metrics: dict[str, Any] = {}
-    names: list[str] = []
-    for match, text in entry["budgets"].items():
-        for sparsity in entry["sparsities"]:
-            name = f"{match}-{prune_recipe(sparsity)}"
-            names.append(name)
-            status = work / f"{name}.status.json"
-            if not status.exists():
-                source = branch_of(parent, f"{match}-early")
-                outcome = {"status": "diverged", "valid_loss": None}
-                if source is not None:
-                    outcome = _recover(
-                        entry, key=key, match=match, budget=Budget.parse(text), sparsity=sparsity, source=source,
-                        corpus=corpus, work=work, validate=validate,
-                    )  # fmt: skip
-                write_json(status, outcome)
-                (work / f"{name}.pt").unlink(missing_ok=True)
-            metrics[name] = read_json(status)
-    with atomic_path(out) as temporary:
-        temporary.mkdir(parents=True)
-        for directory in sorted(work.iterdir()):
-            if directory.is_dir() and not directory.name.startswith("."):
-                shutil.copytree(directory, temporary / directory.name)
-        write_json(temporary / "metrics.json", metrics)
-    clear(work)
-    losses = [f"{name} {metrics[name]['valid_loss']:.3f}" for name in names if metrics[name]["valid_loss"] is not None]
-    return f"{key}: validation loss after pruning {', '.join(losses)}"
+Choose = Callable[[Candidate, float, dict[str, Tensor] | None], dict[str, Tensor]]
+"""(candidate, sparsity, masks so far) -> masks; never un-prunes."""
 
 
-def _recover(
-    entry: dict[str, Any], *, key: str, match: str, budget: Budget, sparsity: float, source: Path,
-    corpus: PreparedCorpus, work: Path, validate: Validate,
-) -> dict[str, Any]:  # fmt: skip
-    """Prune `source` to `sparsity` in rounds and write its directories under `work`; return its metrics."""
-    parent_run = read_run(source)
-    paid = Ledger.from_dict(parent_run["ledger"])
-    price = step_price(
-        size_of(entry), vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry), purpose="finetune"
+def _seconds(bench: Bench, kind: str, place: str) -> float:
+    seconds = bench.entry["seconds_per_step"].get(kind, {}).get(place)
+    if seconds is None:
+        study = bench.entry["study"]
+        raise StudyError(
+            f"{bench.key}: a {kind} step of {place} is not calibrated; run `python -m stages.calibrate --study {study}`, "
+            "then `tlc plan --write`"
+        )
+    return float(seconds)
+
+
+def _price(candidate: Candidate, bench: Bench, kind: str, *, masked: bool) -> Price:
+    """Return what one step of this kind costs; a teacher's part is what a word-level step takes longer than a plain one."""
+    vocabulary, size = bench.corpus.vocab_size, candidate.size
+    own_kind = kind if kind != "word" else "finetune" if masked else "train"
+    own = step_price(
+        size, vocab_size=vocabulary, seconds_per_step=_seconds(bench, own_kind, size.key), purpose="finetune"
+    )
+    if kind != "word":
+        return own
+    taught = _seconds(bench, "word", word_key(size.key, candidate.trained_size.key))
+    extra = max(0.0, taught - _seconds(bench, "train", size.key))
+    return taught_price(own, candidate.trained_size, vocab_size=vocabulary, seconds_per_step=extra, until=1 << 60)
+
+
+def _objective(bench: Bench, step: Any, *, precision: str, device: torch.device, taught: bool) -> Objective:
+    smoothing = bench.entry["label_smoothing"]
+    if not taught:
+        return CrossEntropy(label_smoothing=smoothing)
+    teacher = load_dense(bench.parent)
+    teacher.to(device)  # type: ignore[arg-type]
+    return WordDistillation(
+        teacher=forward_of(teacher, precision=precision),
+        label_smoothing=smoothing,
+        alpha=getattr(step, "alpha", 0.5),
+        temperature=getattr(step, "temperature", 1.0),
+        direction="forward",
+        teacher_until=1 << 60,
     )
 
+
+def recover(
+    candidate: Candidate, step: Any, bench: Bench, *, prune: Callable[[int], None] | None = None, rounds: int = 1
+) -> TrainState | None:
+    """Train the candidate on its share of the recovery budget, the rate falling to 0; return the state at the end.
+
+    `prune` is called before each of `rounds` equal parts with the number of the round, from 1, and may change the
+    candidate's masks. None when the share is 0: nothing is trained. Diverged (training.loop) when the loss is not
+    finite, StudyError when the share pays for fewer steps than rounds.
+    """
+    masked = bool(candidate.masks) or prune is not None
+    kind = kind_of_training(step, masked=masked)
+    if bench.share == 0 or kind is None:
+        return None
+    entry, device = bench.entry, training_device()
+    paid = candidate.ledger
+    end = min(bench.budget.spent(paid.total) + bench.share * bench.recovery.amount, bench.budget.amount)
+
     def stream() -> BatchStream:
-        split = corpus.split("train")
+        split = bench.corpus.split("train")
         return BatchStream(split, batch_tokens=entry["batch_tokens"], seed=entry["seed"] + _SEED_OFFSET)
 
+    price = _price(candidate, bench, kind, masked=masked)
+    budget = Budget(amount=end, resource=bench.budget.resource)
     steps = budget.steps_within(total_costs(stream(), price), spent=paid.total)
-    rounds = entry["rounds"]
     if steps < rounds:
-        raise StudyError(f"{key}: the budget {budget} leaves {steps} steps for {rounds} rounds of recovery; raise it")
-
+        raise StudyError(
+            f"{bench.key}: {bench.budget} leaves {steps} steps for {step.method} in {rounds} rounds; raise the budget"
+        )
     torch.manual_seed(entry["seed"] + _SEED_OFFSET)
-    device = training_device()
-    model = load_dense(source)
+    model = candidate.model
     set_dropout(model, entry["dropout"])
     model.to(device)  # type: ignore[arg-type]
-    peak = entry["learning_rate"] * entry["learning_rate_fraction"]
     precision = resolve(entry["precision"], device)
+    peak = entry["learning_rate"] * step.learning_rate_fraction
     state = TrainState.start(
         model,
         stream=stream(),
@@ -110,64 +118,58 @@ def _recover(
         weight_decay=entry["weight_decay"],
         paid=paid,
     )
-    name = f"{match}-{prune_recipe(sparsity)}"
-    progress_path = work / f"{name}.pt"
+    state.masks = {name: mask.to(device) for name, mask in candidate.masks.items()}
     options = LoopOptions(
-        objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
+        objective=_objective(bench, step, precision=precision, device=device, taught=kind == "word"),
         price=price,
         peak_rate=peak,
         clip_norm=entry["clip_norm"],
-        validate=validate,
-        checkpoint_path=progress_path,
+        validate=bench.validate,
+        checkpoint_path=bench.checkpoint,
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
         micro_batch_tokens=micro_batch_tokens(),
     )
     reached = 0
-    if progress_path.exists():
-        resumed = load_checkpoint(progress_path)
+    if bench.checkpoint.exists():
+        resumed = load_checkpoint(bench.checkpoint)
         state.load_state_dict(resumed["state"])
+        candidate.ledger = state.ledger
         reached = int(resumed["phase"].rsplit(" ", 1)[1])
-    levels = sparsity_schedule(sparsity, rounds)
-    try:
-        for number, level in enumerate(levels, start=1):
-            if number < reached:
-                continue
-            if number > reached:
-                weights = {weight: parameter.detach() for weight, parameter in compressible(model).items()}
-                state.masks = magnitude_masks(weights, level, previous=state.masks or None)
-                apply_masks(model, state.masks)
-            train(
-                state,
-                options,
-                phase=f"{name} round {number}",
-                until=steps * number // rounds,
-                schedule=partial(linear_to_zero, total_steps=steps),
-            )
-    except Diverged as fault:
-        print(f"{key} {name}: {fault}; the row is marked diverged and the study goes on")
-        return {"status": "diverged", "valid_loss": None, "steps": state.step}
-
-    tokenizer = corpus.tokenizer()
-    for bits in (None, *entry["bits"]):
-        recipe = prune_recipe(sparsity, bits)
-        record = run_record(
-            entry,
-            vocab_size=corpus.vocab_size,
-            match=match,
-            run_id=f"{key}-{match}-{recipe}",
-            parent_id=parent_run["run_id"],
-            config_id=f"{entry['size']}/{recipe}",
-            budget=str(budget),
-            method="prune+quantize" if bits else "prune",
-            recipe=recipe,
-            bits=bits,
-            sparsity=sparsity,
-            ledger=state.ledger.as_dict(),
-            steps=steps,
-            precision=precision,
+    for number in range(1, rounds + 1):
+        if number < reached:
+            continue
+        if number > reached and prune is not None:
+            candidate.masks = dict(state.masks)
+            prune(number)
+            state.masks = dict(candidate.masks)
+        train(
+            state,
+            options,
+            phase=f"{bench.key} {step.method} {number}",
+            until=steps * number // rounds,
+            schedule=partial(linear_to_zero, total_steps=steps),
         )
-        path = work / f"{match}-{recipe}"
-        with model_directory(path, tokenizer=tokenizer, run=record, corpus=corpus.card) as temporary:
-            save_compressed(model, temporary, bits=bits, masks=state.masks)
-    return {"status": "ok", "valid_loss": validate(model), "steps": steps}
+    save_checkpoint(bench.checkpoint, {"phase": f"{step.method} {rounds}", "state": state.state_dict()})
+    model.to("cpu")  # type: ignore[arg-type]
+    candidate.masks = {name: mask.cpu() for name, mask in state.masks.items()}
+    candidate.steps += steps
+    model.eval()
+    return state
+
+
+def prune_and_recover(candidate: Candidate, step: Any, bench: Bench, choose: Choose) -> None:
+    """Mask weights as `choose` says: in one shot, or in rounds on the cubic schedule with training after each."""
+    if step.sparsity == 0:
+        return
+
+    def prune(sparsity: float) -> None:
+        candidate.masks = choose(candidate, sparsity, candidate.masks or None)
+        apply_masks(candidate.model, candidate.masks)
+
+    if step.rounds == 0 or bench.share == 0:
+        prune(step.sparsity)
+        return
+    kept = [mask.float().mean().item() for mask in candidate.masks.values()]
+    levels = sparsity_schedule(step.sparsity, step.rounds, start=1 - max(kept, default=1.0))
+    recover(candidate, step, bench, prune=lambda number: prune(levels[number - 1]), rounds=step.rounds)

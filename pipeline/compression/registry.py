@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 from pipeline.compression.candidate import Method
+from pipeline.compression.methods import distill, finetune, magnitude
 
-METHODS: dict[str, Method] = {}
+METHODS: dict[str, Method] = {
+    "distill": distill.apply,
+    "finetune": finetune.apply,
+    "magnitude": magnitude.apply,
+}
 """{a step's `method`: what does its work}; a test holds the names to those of pipeline.recipes."""

@@ -127,10 +127,10 @@ def distill(
                 match="seconds",
                 run_id=f"{key}-seconds-fp32",
                 parent_id=taught["teacher_id"],
-                config_id=f"{entry['size']}-{entry['method']}/fp32",
+                config_id=f"{entry['size']}-{entry['teaching']}/fp32",
                 budget=str(budget),
                 method="distill",
-                recipe=entry["method"],
+                recipe="fp32",
                 ledger=state.ledger.as_dict(),
                 teacher_training=taught["training"],
                 steps=steps,
@@ -138,7 +138,7 @@ def distill(
             )
             save_dense(model, temporary / "seconds", tokenizer=corpus.tokenizer(), run=record, corpus=corpus.card)
             pd.DataFrame(state.curve).to_csv(temporary / "curve.csv", index=False, lineterminator="\n")
-        write_json(temporary / "metrics.json", metrics)
+        write_json(temporary / "metrics.json", {"seconds": metrics})
     clear(work)
     loss = "diverged" if metrics["valid_loss"] is None else f"validation loss {metrics['valid_loss']:.3f}"
     return f"{key}: {loss} after {steps} steps"

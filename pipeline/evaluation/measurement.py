@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 
 from pipeline.budget import Ledger
-from pipeline.compression.formats import load_model, size_bytes
-from pipeline.compression.sizes import compression_ratio, parameter_shapes, size_bytes_theory
+from pipeline.compression.formats import load_model, size_bytes, weights_file
+from pipeline.compression.sizes import compression_ratio, entropy_coded_bytes, parameter_shapes
 from pipeline.corpora.prepared import PreparedCorpus, Split
 from pipeline.evaluation.losses import sentence_losses
+from pipeline.expected import Expected
 from pipeline.files import atomic_path, read_json, write_json
-from pipeline.flops import inference_flops_per_token, parameters_by_group
+from pipeline.flops import inference_flops_per_token, matrix_weights, parameters_by_group, parameters_total
 from pipeline.models.checkpoint import read_run
+from pipeline.models.seq2seq import config_of
 from pipeline.progress import progress
 from pipeline.size import SizeSpec
 
-
-def model_paths(entry: dict[str, Any], *, key: str, artifacts: Path) -> dict[str, Path]:
-    """Return {run_id: where its model directory is} for every match and recipe of a pretrained run."""
-    paths = {}
-    for match in entry["matches"]:
-        for recipe in entry["recipes"]:
-            if recipe == "fp32":
-                path = artifacts / "pretrain" / key / match
-            else:
-                path = artifacts / ("prune" if recipe.startswith("p") else "quantize") / key / f"{match}-{recipe}"
-            paths[f"{key}-{match}-{recipe}"] = path
-    return paths
+ENCODING = (
+    "bits",
+    "embedding_bits",
+    "granularity",
+    "group_size",
+    "activation_bits",
+    "quantized_tensors",
+    "weight_error",
+)
+"""What run.json and the row say about how the weights are written, beside their size."""
 
 
 def mean_lengths(split: Split) -> tuple[float, float]:
@@ -48,6 +50,8 @@ def _cost_columns(run: dict[str, Any], params_non_embedding: int) -> dict[str, A
         "teacher_seconds": ledger.of("teacher").seconds,
         "finetune_flops": ledger.of("finetune").flops,
         "finetune_seconds": ledger.of("finetune").seconds,
+        "calibrate_flops": ledger.of("calibrate").flops,
+        "calibrate_seconds": ledger.of("calibrate").seconds,
         "decode_flops": ledger.of("decode").flops,
         "decode_seconds": ledger.of("decode").seconds,
         "total_flops": total.flops,
@@ -57,20 +61,38 @@ def _cost_columns(run: dict[str, Any], params_non_embedding: int) -> dict[str, A
     }
 
 
+def _shape(record: dict[str, Any]) -> SizeSpec:
+    return SizeSpec(**{name: value for name, value in record.items() if name != "vocab_size"})
+
+
+def _dense_shapes(size: SizeSpec, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """Return the shapes of a size's parameters without allocating any."""
+    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+
+    with torch.device("meta"):
+        return parameter_shapes(M2M100ForConditionalGeneration(config_of(size, vocab_size=vocab_size)))
+
+
 def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> tuple[dict[str, Any], Any]:
-    """Return the columns of one model known before its losses, and the loaded model."""
+    """Return the columns of one model known before its losses, and the loaded model.
+
+    `params_total` and the ratio's dense bytes are those of the size that was trained; the shape, `params_kept` and the
+    inference FLOPs are those of what is left of it.
+    """
     model = load_model(directory)
-    size = SizeSpec(**{name: run["size"][name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")})
+    size, trained = _shape(run["size"]), _shape(run.get("trained_size", run["size"]))
     vocab_size = run["size"]["vocab_size"]
-    groups = parameters_by_group(size, vocab_size=vocab_size)
+    groups = parameters_by_group(trained, vocab_size=vocab_size)
     total = sum(groups.values())
-    written, shapes = size_bytes(directory), parameter_shapes(model)
+    written = size_bytes(directory)
+    left = parameters_total(size, vocab_size=vocab_size)
+    pruned = run.get("masked_weights", 0)
     source_length, target_length = lengths
     row = {
         **{
             name: run[name] for name in ("study", "task", "run_id", "parent_id", "config_id", "match", "seed", "budget")
         },
-        **{name: run[name] for name in ("method", "recipe", "bits", "sparsity", "status")},
+        **{name: run.get(name) for name in ("method", "recipe", "sparsity", "status", *ENCODING)},
         "size": run["size_key"],
         "d_model": size.d_model,
         "num_layers": size.num_layers,
@@ -79,16 +101,18 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
         "params_total": total,
         "params_embedding": groups["embedding"],
         "params_non_embedding": total - groups["embedding"],
+        "params_kept": left - pruned,
         **_cost_columns(run, total - groups["embedding"]),
         "size_bytes": written,
-        "size_bytes_theory": size_bytes_theory(shapes, bits=run["bits"], sparsity=run["sparsity"] or 0.0),
-        "compression_ratio": compression_ratio(shapes, written),
+        "size_zstd_bytes": entropy_coded_bytes(weights_file(directory)),
+        "size_bytes_theory": run.get("size_bytes_theory", 4 * left),
+        "compression_ratio": compression_ratio(_dense_shapes(trained, vocab_size), written),
         "infer_flops_per_token": inference_flops_per_token(
             size,
             source_length=source_length,
             target_length=target_length,
             vocab_size=vocab_size,
-            density=1 - (run["sparsity"] or 0),
+            density=1 - pruned / matrix_weights(size, vocab_size=vocab_size),
         ),
     }
     if "teacher_training" in run:
@@ -97,19 +121,20 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
     return row, model
 
 
-def measure(models: dict[str, Path], *, statuses: dict[str, str], corpus: PreparedCorpus, out: Path) -> str:
-    """Write `out`: rows.json and sentences.npz for {run_id: model directory}; return a one-line summary.
+def measure(models: Iterable[Expected], *, artifacts: Path, corpus: PreparedCorpus, out: Path) -> str:
+    """Write `out`: rows.json and sentences.npz for models under a study's `artifacts`; return a one-line summary.
 
-    A model whose directory is absent gets a row of its run_id and its status in `statuses` (``diverged``), and nothing
+    A model whose directory is absent gets a row of its run_id, method and status (``diverged``, ``failed``), and nothing
     measured. sentences.npz holds ``<run_id>/valid_nll``, ``/valid_tokens``, ``/test_nll``, ``/test_tokens``.
     """
     splits = {name: corpus.split(name) for name in ("valid", "test")}
     lengths = mean_lengths(splits["test"])
     rows: list[dict[str, Any]] = []
     arrays: dict[str, Any] = {}
-    for run_id, directory in progress(models.items(), desc="evaluate", unit="model"):
+    for expected in progress(list(models), desc="evaluate", unit="model"):
+        run_id, directory = expected.run_id, artifacts / expected.folder
         if not directory.exists():
-            rows.append({"run_id": run_id, "status": statuses[run_id]})
+            rows.append({"run_id": run_id, "method": expected.method, "status": status_of(directory)})
             continue
         row, model = _row(read_run(directory), directory, lengths)
         for name, split in splits.items():
@@ -127,16 +152,7 @@ def measure(models: dict[str, Path], *, statuses: dict[str, str], corpus: Prepar
     return f"{out.name}: measured {len(good)} of {len(rows)} models"
 
 
-def statuses_of(models: dict[str, Path]) -> dict[str, str]:
-    """Return, for every absent model, what its stage's metrics.json says became of it: ``diverged`` or ``failed``."""
-    result = {}
-    for run_id, directory in models.items():
-        if directory.exists():
-            result[run_id] = "ok"
-            continue
-        metrics = read_json(directory.parent / "metrics.json")
-        outcomes = {record["status"] for record in metrics.values() if isinstance(record, dict)} | {
-            metrics.get("status")
-        }
-        result[run_id] = "diverged" if "diverged" in outcomes else "failed"
-    return result
+def status_of(directory: Path) -> str:
+    """Return what the metrics.json beside an absent model says became of it: ``diverged``, or ``failed``."""
+    record = read_json(directory.parent / "metrics.json").get(directory.name, {})
+    return "diverged" if record.get("status") == "diverged" else "failed"

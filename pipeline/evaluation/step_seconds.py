@@ -166,7 +166,7 @@ def calibrate(
 ) -> Calibration:
     """Measure the `kinds` of step of a study, keep the others as they were, and write its calibration file; return it."""
     candidates = teacher_candidates(study)
-    students = [study.size(key) for key in study.distill.students]
+    students = [study.size(key) for key in study.distill.sizes]
     jobs: dict[tuple[str, str], Callable[..., float]] = {}
     step = partial(step_seconds, study, corpus_path=corpus_path, steps=steps)
     for size in study.sizes:

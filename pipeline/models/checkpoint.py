@@ -42,7 +42,7 @@ def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any]) -> 
     size = run["size"]
     loading = (
         "Load it with `AutoModelForSeq2SeqLM.from_pretrained(directory)`."
-        if run["method"] in ("none", "distill")
+        if (directory / WEIGHTS).is_file()
         else "Load it with `pipeline.compression.formats.load_model(directory)`; the weights are packed."
     )
     lines = [

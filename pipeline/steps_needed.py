@@ -1,0 +1,40 @@
+"""Which kinds of training step a study takes, and on which shapes: what calibration has to measure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+from pipeline.recipes import Family, kind_of_training, shapes_along
+from pipeline.size import SizeSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class StepKind:
+    """A training step of one kind on one shape; a word-level one has a teacher."""
+
+    kind: Literal["train", "finetune", "qat", "word"]
+    size: SizeSpec
+    teacher: SizeSpec | None = None
+
+
+def steps_of_family(size: SizeSpec, family: Family) -> list[StepKind]:
+    """Return the kinds of step that a family's recipes take on a model of this size, each once.
+
+    A forward pass over a calibration set is priced as a part of a training step, and so needs that of its shape; so does
+    a word-level step, of which the teacher's part is what it takes longer.
+    """
+    return list(dict.fromkeys(_steps(size, family)))
+
+
+def _steps(size: SizeSpec, family: Family) -> Iterator[StepKind]:
+    for steps in family.recipes.values():
+        for step, shape, masked in shapes_along(size, steps):
+            kind = kind_of_training(step, masked=masked)
+            if hasattr(step, "sentences") or kind in ("train", "word"):
+                yield StepKind(kind="train", size=shape)
+            if kind == "word" and masked:
+                yield StepKind(kind="finetune", size=shape)
+            if kind is not None and kind != "train":
+                yield StepKind(kind=kind, size=shape, teacher=size if kind == "word" else None)
