@@ -91,9 +91,7 @@ class RowRounding:
             highest = latent if block.beyond is None else torch.sub(latent, block.beyond, out=rounded)
             torch.amax(highest, 1, out=self._high[rows])
         empty = self._low > self._high
-        minimum, step = row_grid(
-            self._low.masked_fill(empty, 0.0), self._high.masked_fill(empty, 0.0), self._levels
-        )
+        minimum, step = row_grid(self._low.masked_fill(empty, 0.0), self._high.masked_fill(empty, 0.0), self._levels)
         divisor = torch.where(step > 0, step, 1.0)
         for block in self._blocks:
             start, scale, over = (values[block.rows, None] for values in (minimum, step, divisor))
