@@ -93,14 +93,8 @@ def train_flops(size: SizeSpec, positions: Positions, *, vocab_size: int) -> int
 
 def decode_flops(size: SizeSpec, *, source_length: int, target_length: int, beam: int, vocab_size: int) -> int:
     """Return the FLOPs of one sentence's beam search with cached keys: the encoder once, `beam` hypotheses of the decoder."""
-    d, a, f, layers, s, t = (
-        size.d_model,
-        size.attention_dim,
-        size.ffn_dim,
-        size.num_layers,
-        source_length,
-        target_length,
-    )
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    s, t = source_length, target_length
     encoder = layers * (2 * 4 * d * a * s + 4 * a * s * s + 4 * d * f * s)
     cross_keys = layers * 2 * 2 * d * a * s
     cached_pairs = t * (t + 1) // 2
@@ -116,14 +110,8 @@ def inference_flops_per_token(
     `density` is the share of weights kept: products with pruned weights are not counted (what an engine that skips
     them would do), products between activations always are.
     """
-    d, a, f, layers, s, t = (
-        size.d_model,
-        size.attention_dim,
-        size.ffn_dim,
-        size.num_layers,
-        source_length,
-        target_length,
-    )
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    s, t = source_length, target_length
     weights = layers * (2 * d * a * (4 * s + 4 * t + 2 * t + 2 * s) + 4 * d * f * (s + t)) + 2 * d * vocab_size * t
     activations = layers * 4 * a * (s * s + t * t + s * t)
     return (density * weights + activations) / t

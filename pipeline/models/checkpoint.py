@@ -39,11 +39,13 @@ def provenance() -> dict[str, Any]:
 
 def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any]) -> None:
     """Write README.md: what the model is, what made it, and the licence and credit of its data."""
+    from pipeline.models.pruned import is_heads_pruned
+
     size = run["size"]
     loading = (
         "Load it with `AutoModelForSeq2SeqLM.from_pretrained(directory)`."
-        if (directory / WEIGHTS).is_file()
-        else "Load it with `pipeline.compression.formats.load_model(directory)`; the weights are packed."
+        if (directory / WEIGHTS).is_file() and not is_heads_pruned(read_json(directory / "config.json"))
+        else "Load it with `pipeline.compression.formats.load_model(directory)`: its weights are packed, or its heads pruned."
     )
     lines = [
         f"# {run['run_id']}",

@@ -42,8 +42,13 @@ def set_shape(config: M2M100Config, size: SizeSpec) -> None:
 
 
 def model_of(config: M2M100Config) -> Model:
-    """Return a freshly initialised model of a configuration, standard or with pruned heads; the configuration is copied."""
+    """Return a freshly initialised model of a configuration, standard or with pruned heads; the configuration is copied.
+
+    Attention is eager, as everywhere here, unless the configuration names another kind: one read from a file names none.
+    """
     config = copy.deepcopy(config)
+    if config._attn_implementation is None:
+        config._attn_implementation = "eager"
     if not is_heads_pruned(config):
         return M2M100ForConditionalGeneration(config)
     heads, head_dim = config.encoder_attention_heads, config.head_dim
