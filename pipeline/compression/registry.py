@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 from pipeline.compression.candidate import Method
-from pipeline.compression.methods import distill, finetune, magnitude
+from pipeline.compression.methods import distill, ffn, finetune, heads, layers, magnitude, width
 
 METHODS: dict[str, Method] = {
     "distill": distill.apply,
+    "ffn": ffn.apply,
     "finetune": finetune.apply,
+    "heads": heads.apply,
+    "layers": layers.apply,
     "magnitude": magnitude.apply,
+    "width": width.apply,
 }
 """{a step's `method`: what does its work}; a test holds the names to those of pipeline.recipes."""
