@@ -73,6 +73,20 @@ def dense_weights(model: Model) -> dict[str, Tensor]:
     }
 
 
+def plain_model(model: Model) -> Model:
+    """Return a model of ordinary layers with the weights of optimum-quanto's, for engines that know no others."""
+    from pipeline.models.pruned import model_of
+
+    with torch.random.fork_rng(devices=[]):
+        plain = model_of(model.config)
+    weights = dense_weights(model)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(weights[name])
+    plain.generation_config = model.generation_config
+    return plain.eval()
+
+
 def group_sizes(model: Model) -> set[int | None]:
     """Return how many columns share a grid in the layers of optimum-quanto; None: a whole row."""
     quanto = _quanto()

@@ -23,6 +23,7 @@ from pipeline.compression.formats import (
     load_compressed,
     load_model,
     read_contents,
+    rounds_inputs,
     save_compressed,
     size_bytes,
     stored_numbers,
@@ -137,6 +138,11 @@ def test_ranges_of_inputs_are_kept_and_act_again(build_model: BuildModel, tmp_pa
     assert read_contents(tmp_path / "once").activations == ranges
     assert torch.equal(logits(loaded), logits(candidate.model))
     assert not torch.equal(logits(loaded), plain)
+    assert rounds_inputs(tmp_path / "once")
+    candidate.activations = {}
+    save_compressed(candidate, tmp_path / "without")
+    assert not rounds_inputs(tmp_path / "without")
+    candidate.activations = ranges
     copied = again(candidate, tmp_path / "once")
     assert save_compressed(copied, tmp_path / "twice").read_bytes() == path.read_bytes()
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.compression.candidate import Candidate
 from pipeline.compression.encoding_facts import encoding_facts
 from pipeline.compression.formats import QUANTO, load_model, save_compressed, size_bytes, stored_numbers
 from pipeline.compression.methods.quanto import apply
-from pipeline.compression.quanto_files import MAP, dense_weights, unpack
+from pipeline.compression.quanto_files import MAP, dense_weights, plain_model, unpack
 from pipeline.compression.sizes import parameter_shapes, size_bytes_theory
 from pipeline.errors import StudyError
 from pipeline.recipes import Quanto
@@ -91,6 +92,16 @@ def test_strength_0_changes_nothing(model: M2M100ForConditionalGeneration) -> No
     assert candidate.quanto_bits is None
     assert torch.equal(logits(candidate.model), logits(model))
     assert candidate.ledger == Ledger()
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_plain_model_computes_the_same(model: M2M100ForConditionalGeneration, bits: int) -> None:
+    candidate = quantized(model, bits)
+    plain = plain_model(candidate.model)
+    assert all(isinstance(parameter.data, torch.Tensor) for parameter in plain.parameters())
+    assert plain.lm_head.weight is plain.model.shared.weight
+    torch.testing.assert_close(logits(plain), logits(candidate.model), atol=1e-4, rtol=1e-4)
+    assert torch.equal(logits(copy.deepcopy(plain)), logits(plain))
 
 
 def test_facts_and_size(build_model: BuildModel, tmp_path: Path) -> None:
