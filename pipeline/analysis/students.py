@@ -23,7 +23,7 @@ def students_table(frame: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
     plain = {key: f"{entry['plain_of_student'][key]}-seconds-fp32" for key in taught}
     lines = []
     for key, run_id in taught.items():
-        for method, name in ((parse_run_id(run_id)["recipe"], run_id), ("plain", plain[key])):
+        for method, name in ((parse_run_id(run_id)["teaching"], run_id), ("plain", plain[key])):
             row = table.loc[name]
             if row["status"] == "ok":
                 lines.append({"method": method, "run_id": name, **{c: row[c] for c in _COLUMNS}})
