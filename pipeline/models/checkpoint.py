@@ -90,14 +90,31 @@ def save_dense(
 
 
 def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
-    """Load an uncompressed model in eval mode with eager attention; StudyError on a missing or damaged checkpoint."""
+    """Load an uncompressed model of a standard shape in eval mode with eager attention.
+
+    StudyError on a missing or damaged checkpoint, on another architecture, and on pruned heads, which transformers'
+    classes cannot hold.
+    """
     from safetensors import SafetensorError
     from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+
+    from pipeline.models.pruned import is_heads_pruned
 
     directory = Path(directory)
     for name in ("config.json", WEIGHTS):
         if not (directory / name).is_file():
             raise StudyError(f"{directory / name}: no such file; run the stage that writes it (dvc repro)")
+    config = read_json(directory / "config.json")
+    architecture = config.get("model_type")
+    if architecture != "m2m_100":
+        raise StudyError(
+            f"{directory / 'config.json'}: the architecture is {architecture!r}, not 'm2m_100'; give a model of this project"
+        )
+    if is_heads_pruned(config):
+        raise StudyError(
+            f"{directory}: its attention heads were pruned, a shape that transformers cannot say; it loads through "
+            "pipeline.compression.formats.load_model"
+        )
     try:
         model = M2M100ForConditionalGeneration.from_pretrained(
             directory, attn_implementation="eager", local_files_only=True
