@@ -39,13 +39,14 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 def _quanto() -> Any:
     """Return optimum.quanto, which from then on unpacks with torch alone.
 
-    Its own unpacking on a CPU is a C++ extension that it compiles into the installed package at first use: that needs
-    g++, and two processes at once disturb each other.
+    Its own unpacking is an extension that it compiles into the installed package at first use: that needs g++ (nvcc on
+    a GPU), and two processes at once disturb each other.
     """
     import optimum.quanto
-    from optimum.quanto.library.extensions import get_extension
+    from optimum.quanto.library.extensions import get_extension, is_extension_available
 
-    get_extension("quanto_cpp")._lib = SimpleNamespace(unpack=unpack)
+    for name in filter(is_extension_available, ("quanto_cpp", "quanto_cuda")):
+        get_extension(name)._lib = SimpleNamespace(unpack=unpack)
     return optimum.quanto
 
 
