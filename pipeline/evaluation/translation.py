@@ -14,7 +14,7 @@ from typing import Any
 import torch
 
 from pipeline.compression.activation_rounding import rounds_inputs
-from pipeline.compression.formats import load_model
+from pipeline.compression.formats import QUANTO, load_model, weights_file
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import translate
@@ -27,9 +27,11 @@ from pipeline.progress import progress
 def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search: dict[str, Any]) -> list[str]:
     """Translate lines with the model in `directory`, on one thread; one hypothesis a line, counted.
 
-    By CTranslate2, or by transformers where linear layers round their inputs, of which CTranslate2 knows nothing.
+    By CTranslate2, or by transformers where linear layers round their inputs or are optimum-quanto's: CTranslate2 knows
+    of neither.
     """
     model = load_model(directory)
+    foreign = rounds_inputs(model) or weights_file(directory).name == QUANTO
     hypotheses = translate(
         model,
         tokenizer,
@@ -37,7 +39,7 @@ def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search:
         beam=search["beam"],
         length_penalty=search["length_penalty"],
         max_length=search["max_length"],
-        engine="transformers" if rounds_inputs(model) else "ctranslate2",
+        engine="transformers" if foreign else "ctranslate2",
     )
     if len(hypotheses) != len(sources):
         raise StudyError(f"{directory}: {len(hypotheses)} hypotheses for {len(sources)} lines; the engine lost some")

@@ -15,14 +15,11 @@ from torch import Tensor
 from pipeline.compression.activation_rounding import range_of, round_inputs, round_tensor, rounds_inputs
 from pipeline.compression.calibration_set import calibration_batches
 from pipeline.compression.candidate import ActivationRange, Candidate
-from pipeline.compression.formats import save_compressed
 from pipeline.compression.layer_inputs import observe_inputs, weights_of_layers
 from pipeline.compression.methods.activations import apply
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.evaluation.decoding import translate
 from pipeline.evaluation.losses import validation_loss
-from pipeline.evaluation.translation import decode_lines
 from pipeline.recipes import Activations
 from tests.benches import bench_of, candidate_of
 
@@ -160,15 +157,3 @@ def test_32_bits_do_and_cost_nothing(corpus: PreparedCorpus, tmp_path: Path) -> 
 def test_a_range_for_no_linear_layer_is_refused(corpus: PreparedCorpus, name: str) -> None:
     with pytest.raises(StudyError, match="no linear layer"):
         round_inputs(candidate_of(corpus).model, {name: range_of(0, 1, 8)})
-
-
-def test_translations_are_those_of_the_rounded_model(corpus: PreparedCorpus, tmp_path: Path) -> None:
-    bench, candidate = bench_of(corpus, tmp_path), candidate_of(corpus)
-    lines, tokenizer = corpus.split("test").source_lines()[:12], corpus.tokenizer()
-    search = {"beam": 2, "length_penalty": 1.0, "max_length": 12}
-    whole = translate(candidate.model, tokenizer, lines, **search)
-    apply(candidate, Activations(method="activations", bits=3, sentences=20), bench)
-    save_compressed(candidate, tmp_path / "model")
-    decoded = decode_lines(tmp_path / "model", lines, tokenizer=tokenizer, search=search)
-    assert decoded == translate(candidate.model, tokenizer, lines, **search, engine="transformers")
-    assert decoded != whole
