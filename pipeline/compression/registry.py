@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 from pipeline.compression.candidate import Method
-from pipeline.compression.methods import distill, finetune, magnitude, qat
+from pipeline.compression.methods import activations, distill, finetune, gptq, magnitude, qat, quanto, uniform, wanda
 
 METHODS: dict[str, Method] = {
+    "activations": activations.apply,
     "distill": distill.apply,
     "finetune": finetune.apply,
+    "gptq": gptq.apply,
     "magnitude": magnitude.apply,
     "qat": qat.apply,
+    "quanto": quanto.apply,
+    "uniform": uniform.apply,
+    "wanda": wanda.apply,
 }
 """{a step's `method`: what does its work}; a test holds the names to those of pipeline.recipes."""

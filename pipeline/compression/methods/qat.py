@@ -16,8 +16,9 @@ from functools import partial
 
 import torch
 
+from pipeline.compression.bit_widths import bit_widths
 from pipeline.compression.candidate import Bench, Candidate, put_on_grid
-from pipeline.compression.chosen_bits import chosen_bits
+from pipeline.compression.pruning import compressible
 from pipeline.compression.quantization import quantize_rows
 from pipeline.compression.recovery import recover
 from pipeline.compression.rounding import RowRounding
@@ -39,7 +40,8 @@ def quantize_latent(candidate: Candidate, weights: FlatWeights, bits: dict[str, 
 
 def apply(candidate: Candidate, step: Qat, bench: Bench) -> None:
     """Train on the step's share of the recovery budget, and quantize what came out."""
-    bits = chosen_bits(candidate.model, step)
+    matrices = compressible(candidate.model)
+    bits = bit_widths(matrices, bits=step.bits, embedding_bits=step.embedding_bits, keep=step.keep)
     if not bits:
         return
     state = recover(candidate, step, bench, projection=partial(RowRounding, bits=bits))
