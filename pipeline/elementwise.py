@@ -16,14 +16,15 @@ _UPDATE = 14 + 3  # FLOPs a parameter: AdamW's decay, moments, root and step; th
 
 def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, dropout: float) -> dict[str, int]:
     """Return the element-wise FLOPs of one training step on a batch: ``forward``, ``backward`` and ``update``."""
-    d, f, layers, s, t = size.d_model, size.ffn_dim, size.num_layers, positions.source, positions.target
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    s, t = positions.source, positions.target
     scores = layers * size.num_heads * (positions.source_pairs + positions.target_pairs + positions.cross_pairs)
     branches = layers * d * (2 * s + 3 * t)  # outputs of attention and FFN
     ends = d * (s + t)
     terms = [  # elements, FLOPs of each forward, backward
         (ends, 2, 2),  # embedding: scale, add the position; scale, sum by token
         (branches + ends, 8, 14),  # layer norm: mean, variance, normalise, scale, shift; three gradients
-        (layers * (d * 6 * (s + t) + (f + d) * (s + t)), 1, 1),  # bias: add; sum
+        (layers * ((5 * a + d) * s + (4 * a + 2 * d) * t + (f + d) * (s + t)), 1, 1),  # bias: add; sum
         (layers * d * (4 * s + 2 * t), 0, 1),  # inputs that several projections read: sum their gradients
         (positions.source_pairs + positions.target_pairs + positions.cross_pairs, 2, 0),  # masks, made once a batch
         (scores, 7, 5),  # scores: scale, mask, maximum, subtract, exponential, sum, divide; softmax's 4, scale

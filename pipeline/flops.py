@@ -1,7 +1,8 @@
 """Exact matmul FLOPs and parameters of an encoder-decoder Transformer, by part, forward and backward apart.
 
 A multiply-add counts as two FLOPs. Attention counts the full square (causal masks are applied, not skipped), as the
-kernels compute it. Element-wise work is not counted here (pipeline/elementwise.py estimates it): PyTorch's own counter
+kernels compute it; where heads were pruned, all of them together are narrower than the model (`attention_dim`).
+Element-wise work is not counted here (pipeline/elementwise.py estimates it): PyTorch's own counter
 (`torch.utils.flop_counter`) leaves it out too, and the tests hold both to the same numbers.
 """
 
@@ -55,10 +56,10 @@ class Positions:
 
 def forward_flops_by_part(size: SizeSpec, positions: Positions, *, vocab_size: int) -> dict[str, int]:
     """Return the forward FLOPs of a batch, by part; an embedding is looked up, which takes no matmul."""
-    d, layers, s, t = size.d_model, size.num_layers, positions.source, positions.target
+    d, a, layers, s, t = size.d_model, size.attention_dim, size.num_layers, positions.source, positions.target
 
     def attention(queries: int, keys: int, pairs: int) -> int:
-        return layers * (2 * d * d * (2 * queries + 2 * keys) + 2 * 2 * d * pairs)
+        return layers * (2 * d * a * (2 * queries + 2 * keys) + 2 * 2 * a * pairs)
 
     return {
         "encoder_attention": attention(s, s, positions.source_pairs),
@@ -92,11 +93,12 @@ def train_flops(size: SizeSpec, positions: Positions, *, vocab_size: int) -> int
 
 def decode_flops(size: SizeSpec, *, source_length: int, target_length: int, beam: int, vocab_size: int) -> int:
     """Return the FLOPs of one sentence's beam search with cached keys: the encoder once, `beam` hypotheses of the decoder."""
-    d, f, layers, s, t = size.d_model, size.ffn_dim, size.num_layers, source_length, target_length
-    encoder = layers * (2 * 4 * d * d * s + 4 * d * s * s + 4 * d * f * s)
-    cross_keys = layers * 2 * 2 * d * d * s
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    s, t = source_length, target_length
+    encoder = layers * (2 * 4 * d * a * s + 4 * a * s * s + 4 * d * f * s)
+    cross_keys = layers * 2 * 2 * d * a * s
     cached_pairs = t * (t + 1) // 2
-    decoder = layers * (2 * 4 * d * d * t + 4 * d * cached_pairs + 2 * 2 * d * d * t + 4 * d * t * s + 4 * d * f * t)
+    decoder = layers * (2 * 4 * d * a * t + 4 * a * cached_pairs + 2 * 2 * d * a * t + 4 * a * t * s + 4 * d * f * t)
     return encoder + cross_keys + beam * (decoder + 2 * d * vocab_size * t)
 
 
@@ -108,16 +110,17 @@ def inference_flops_per_token(
     `density` is the share of weights kept: products with pruned weights are not counted (what an engine that skips
     them would do), products between activations always are.
     """
-    d, f, layers, s, t = size.d_model, size.ffn_dim, size.num_layers, source_length, target_length
-    weights = layers * (2 * d * d * (4 * s + 4 * t + 2 * t + 2 * s) + 4 * d * f * (s + t)) + 2 * d * vocab_size * t
-    activations = layers * 4 * d * (s * s + t * t + s * t)
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    s, t = source_length, target_length
+    weights = layers * (2 * d * a * (4 * s + 4 * t + 2 * t + 2 * s) + 4 * d * f * (s + t)) + 2 * d * vocab_size * t
+    activations = layers * 4 * a * (s * s + t * t + s * t)
     return (density * weights + activations) / t
 
 
 def parameters_by_group(size: SizeSpec, *, vocab_size: int) -> dict[str, int]:
     """Return parameter counts by group: embedding (tied with the output), attention, ffn, norm. They sum to the model's total."""
-    d, f, layers = size.d_model, size.ffn_dim, size.num_layers
-    attention = 4 * (d * d + d)
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    attention = 4 * d * a + 3 * a + d
     return {
         "embedding": vocab_size * d,
         "attention": layers * 3 * attention,

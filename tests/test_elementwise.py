@@ -94,7 +94,11 @@ def _step(size: SizeSpec, vocab_size: int, *, dropout: float) -> tuple[Positions
 @pytest.mark.parametrize("dropout", [0.0, 0.1])
 @pytest.mark.parametrize(
     ("size", "vocab_size"),
-    [*study_sizes(), (SizeSpec(d_model=64, num_layers=3, num_heads=8, ffn_dim=96), 300)],
+    [
+        *study_sizes(),
+        (SizeSpec(d_model=64, num_layers=3, num_heads=8, ffn_dim=96), 300),
+        (SizeSpec(d_model=64, num_layers=3, num_heads=2, head_dim=8), 300),
+    ],
     ids=lambda value: value.key if isinstance(value, SizeSpec) else str(value),
 )
 def test_a_step_is_counted_matmuls_exactly_and_the_rest_to_one_percent(

@@ -34,6 +34,7 @@ SMALL = [
     SizeSpec(d_model=32, num_layers=2, num_heads=2, ffn_dim=128),
     SizeSpec(d_model=24, num_layers=3, num_heads=2, ffn_dim=40),
     SizeSpec(d_model=30, num_layers=2, num_heads=5, ffn_dim=7),
+    SizeSpec(d_model=32, num_layers=2, num_heads=3, head_dim=8, ffn_dim=40),  # one of four heads pruned
 ]
 SHAPES = [(2, 5, 7), (3, 4, 4), (1, 9, 2), (2, 1, 6), (2, 3, 1), (1, 1, 1)]  # sentences, source and target positions
 GRID = [(size, shape, 50) for size in SMALL for shape in SHAPES]

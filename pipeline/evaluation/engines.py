@@ -16,8 +16,10 @@ from typing import TYPE_CHECKING, Any, Protocol
 import ctranslate2
 import torch
 from ctranslate2.converters import TransformersConverter
+from ctranslate2.specs.attention_spec import MultiHeadAttentionSpec
 
 from pipeline.errors import StudyError
+from pipeline.models.pruned import is_heads_pruned
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -49,6 +51,24 @@ class _InMemoryConverter(TransformersConverter):
 
     def load_tokenizer(self, *arguments: Any, **options: Any) -> PreTrainedTokenizerFast:
         return self.tokenizer
+
+    def _load(self) -> Any:
+        # Without a head's width in every attention, CTranslate2 takes d_model / heads for it, and is silently wrong.
+        spec = super()._load()
+        if is_heads_pruned(self.model.config):
+            head_dim = self.model.config.head_dim
+            for layer in (*spec.encoder.layer, *spec.decoder.layer):
+                layer.self_attention = _with_head_dim(layer.self_attention, head_dim, self_attention=True)
+            for layer in spec.decoder.layer:
+                layer.attention = _with_head_dim(layer.attention, head_dim, self_attention=False)
+        return spec
+
+
+def _with_head_dim(attention: Any, head_dim: int, *, self_attention: bool) -> Any:
+    """Return an attention's specification with the columns of a head written in."""
+    result = MultiHeadAttentionSpec(self_attention=self_attention, head_dim=head_dim)
+    result.linear, result.layer_norm = attention.linear, attention.layer_norm
+    return result
 
 
 class Engine(Protocol):

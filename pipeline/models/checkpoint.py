@@ -39,11 +39,13 @@ def provenance() -> dict[str, Any]:
 
 def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any]) -> None:
     """Write README.md: what the model is, what made it, and the licence and credit of its data."""
+    from pipeline.models.pruned import is_heads_pruned
+
     size = run["size"]
     loading = (
         "Load it with `AutoModelForSeq2SeqLM.from_pretrained(directory)`."
-        if (directory / WEIGHTS).is_file()
-        else "Load it with `pipeline.compression.formats.load_model(directory)`; the weights are packed."
+        if (directory / WEIGHTS).is_file() and not is_heads_pruned(read_json(directory / "config.json"))
+        else "Load it with `pipeline.compression.formats.load_model(directory)`: its weights are packed, or its heads pruned."
     )
     lines = [
         f"# {run['run_id']}",
@@ -90,14 +92,31 @@ def save_dense(
 
 
 def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
-    """Load an uncompressed model in eval mode with eager attention; StudyError on a missing or damaged checkpoint."""
+    """Load an uncompressed model of a standard shape in eval mode with eager attention.
+
+    StudyError on a missing or damaged checkpoint, on another architecture, and on pruned heads, which transformers'
+    classes cannot hold.
+    """
     from safetensors import SafetensorError
     from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+
+    from pipeline.models.pruned import is_heads_pruned
 
     directory = Path(directory)
     for name in ("config.json", WEIGHTS):
         if not (directory / name).is_file():
             raise StudyError(f"{directory / name}: no such file; run the stage that writes it (dvc repro)")
+    config = read_json(directory / "config.json")
+    architecture = config.get("model_type")
+    if architecture != "m2m_100":
+        raise StudyError(
+            f"{directory / 'config.json'}: the architecture is {architecture!r}, not 'm2m_100'; give a model of this project"
+        )
+    if is_heads_pruned(config):
+        raise StudyError(
+            f"{directory}: its attention heads were pruned, a shape that transformers cannot say; it loads through "
+            "pipeline.compression.formats.load_model"
+        )
     try:
         model = M2M100ForConditionalGeneration.from_pretrained(
             directory, attn_implementation="eager", local_files_only=True

@@ -8,11 +8,14 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
-from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+from transformers.models.m2m_100 import M2M100Config
 
+from pipeline.models.pruned import model_of
 from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
+    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+
     Model = M2M100ForConditionalGeneration
 
 BOS, PAD, EOS, UNK = 0, 1, 2, 3
@@ -20,7 +23,10 @@ BOS, PAD, EOS, UNK = 0, 1, 2, 3
 
 
 def config_of(size: SizeSpec, *, vocab_size: int, max_positions: int = 256, dropout: float = 0.0) -> M2M100Config:
-    """Return the transformers configuration of a size; every kind of dropout is explicit, because the defaults are not 0."""
+    """Return the transformers configuration of a size; every kind of dropout is explicit, because the defaults are not 0.
+
+    `head_dim` is in it only where heads were pruned: `pipeline.models.pruned.model_of` heeds it.
+    """
     return M2M100Config(
         vocab_size=vocab_size,
         d_model=size.d_model,
@@ -42,6 +48,7 @@ def config_of(size: SizeSpec, *, vocab_size: int, max_positions: int = 256, drop
         eos_token_id=EOS,
         decoder_start_token_id=BOS,
         attn_implementation="eager",
+        **({} if size.is_standard else {"head_dim": size.head_dim}),
     )
 
 
@@ -53,7 +60,7 @@ def build(size: SizeSpec, *, vocab_size: int, dropout: float = 0.0, seed: int | 
     """
     if seed is not None:
         torch.manual_seed(seed)
-    model = M2M100ForConditionalGeneration(config_of(size, vocab_size=vocab_size, dropout=dropout))
+    model = model_of(config_of(size, vocab_size=vocab_size, dropout=dropout))
     for module in model.modules():
         if isinstance(module, nn.Linear) and module is not model.lm_head:
             nn.init.xavier_uniform_(module.weight)

@@ -21,6 +21,7 @@ SIZES = [
     SizeSpec(d_model=32, num_layers=2, num_heads=2),
     SizeSpec(d_model=24, num_layers=1, num_heads=3, ffn_dim=40),
     SizeSpec(d_model=64, num_layers=3, num_heads=1, ffn_dim=16),
+    SizeSpec(d_model=32, num_layers=2, num_heads=3, head_dim=8),  # heads pruned: narrower together than the model
 ]
 
 
@@ -86,10 +87,11 @@ def test_in_bf16_the_gradient_points_where_the_exact_one_does() -> None:
     assert cosines[1] > cosines[0] - 0.0005  # no rougher than autocast
 
 
+@pytest.mark.parametrize("size", [SIZES[0], SIZES[-1]], ids=lambda size: size.key)
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_a_training_curve_follows_the_references(precision: str) -> None:
+def test_a_training_curve_follows_the_references(precision: str, size: SizeSpec) -> None:
     ends = []
-    for forward in _forwards(SIZES[0], precision):
+    for forward in _forwards(size, precision):
         optimizer = forward.weights.adamw(learning_rate=3e-3, weight_decay=0.01)
         for step in range(30):
             loss = CrossEntropy(label_smoothing=0.1)(forward, _batch(padded=True, seed=step % 3), step=step)

@@ -1,0 +1,56 @@
+"""Whole layers go, as many from the encoder as from the decoder.
+
+What it does: it keeps the first and the last layer of each side and, of those between, the most evenly spaced; where
+one layer is left, it is the first. No data is looked at: measures of a layer's influence (1 - cosine between its input
+and output: ShortGPT, arXiv 2403.03853) tell dozens of layers apart, but a study's models have two to six a side, of
+which the first and the last matter most by that measure too. The shape that is left is a standard one.
+Source: Shleifer and Rush 2020, Pre-trained Summarization Distillation (arXiv 2010.13002), Section 4.1, shrink and
+finetune: maximally spaced layers.
+When it helps: for latency, which falls with the decoder's depth, and before finetuning or distillation: what is left
+learns again much faster than a fresh model.
+When not: without training afterwards: the layers that are left never saw each other's outputs. For bytes where the
+embedding is most of the model.
+"""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING
+
+from pipeline.compression.candidate import Bench, Candidate
+from pipeline.models.pruned import reshaped
+from pipeline.recipes import Layers, shape_after
+from pipeline.size import SizeSpec
+
+if TYPE_CHECKING:
+    from pipeline.models.seq2seq import Model
+
+_LAYER = re.compile(r"(model\.(?:encoder|decoder)\.layers\.)(\d+)(\..+)")
+
+
+def kept_layers(count: int, kept: int) -> list[int]:
+    """Return which `kept` of `count` layers stay, counted from 0: first, last, and evenly between; halves round up."""
+    if kept == 1:
+        return [0]
+    gaps = kept - 1
+    return [(2 * number * (count - 1) + gaps) // (2 * gaps) for number in range(kept)]
+
+
+def keep_layers(model: Model, size: SizeSpec) -> Model:
+    """Return a new model of `size`, which is `model`'s own but for fewer layers."""
+    kept = kept_layers(model.config.encoder_layers, size.num_layers)
+    weights = {}
+    for name, parameter in model.named_parameters():
+        found = _LAYER.fullmatch(name)
+        if found is None:
+            weights[name] = parameter
+        elif int(found[2]) in kept:
+            weights[f"{found[1]}{kept.index(int(found[2]))}{found[3]}"] = parameter
+    return reshaped(model, size, weights)
+
+
+def apply(candidate: Candidate, step: Layers, bench: Bench) -> None:
+    """Remove `step.fraction` of each side's layers; nothing is charged, as no data is used."""
+    size = shape_after(candidate.size, step)
+    if size != candidate.size:
+        candidate.model, candidate.size = keep_layers(candidate.model, size), size

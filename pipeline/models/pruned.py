@@ -1,0 +1,99 @@
+"""Shapes that a transformers configuration cannot say: attention heads that together are narrower than the model.
+
+Such a configuration carries one attribute more, ``head_dim``: q, k and v project from d_model to heads x head_dim, and
+the output projection back. transformers saves and reads the attribute but does not heed it; `model_of` does.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+from transformers.models.m2m_100.modeling_m2m_100 import M2M100Attention
+
+from pipeline.errors import StudyError
+from pipeline.size import SizeSpec
+
+if TYPE_CHECKING:
+    from pipeline.models.seq2seq import Model
+
+
+def is_heads_pruned(config: Any) -> bool:
+    """Tell whether a configuration (an object or config.json's mapping) has heads that do not fill the width."""
+    read = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
+    head_dim = read("head_dim")
+    return head_dim is not None and read("encoder_attention_heads") * head_dim != read("d_model")
+
+
+def set_shape(config: M2M100Config, size: SizeSpec) -> None:
+    """Write a size into a configuration in place; `head_dim` only where it is needed."""
+    config.d_model = size.d_model
+    config.encoder_layers = config.decoder_layers = config.num_hidden_layers = size.num_layers
+    config.encoder_attention_heads = config.decoder_attention_heads = size.num_heads
+    config.encoder_ffn_dim = config.decoder_ffn_dim = size.ffn_dim
+    if not size.is_standard:
+        config.head_dim = size.head_dim
+    elif hasattr(config, "head_dim"):
+        del config.head_dim
+
+
+def model_of(config: M2M100Config) -> Model:
+    """Return a freshly initialised model of a configuration, standard or with pruned heads; the configuration is copied.
+
+    Attention is eager, as everywhere here, unless the configuration names another kind: one read from a file names none.
+    """
+    config = copy.deepcopy(config)
+    if config._attn_implementation is None:
+        config._attn_implementation = "eager"
+    if not is_heads_pruned(config):
+        return M2M100ForConditionalGeneration(config)
+    heads, head_dim = config.encoder_attention_heads, config.head_dim
+    config.encoder_attention_heads = config.decoder_attention_heads = 1  # transformers wants a divisor of d_model
+    model = M2M100ForConditionalGeneration(config)
+    for module in model.modules():
+        if isinstance(module, M2M100Attention):
+            _narrow(module, heads, head_dim)
+            for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
+                model._init_weights(getattr(module, part))
+    config.encoder_attention_heads = config.decoder_attention_heads = heads
+    return model
+
+
+def _narrow(attention: Any, heads: int, head_dim: int) -> None:
+    """Give an attention this many heads of this many columns, with new projections, in place."""
+    width, inner = attention.embed_dim, heads * head_dim
+    attention.num_heads, attention.head_dim, attention.scaling = heads, head_dim, head_dim**-0.5
+    for part in ("k_proj", "v_proj", "q_proj"):
+        setattr(attention, part, nn.Linear(width, inner))
+    attention.out_proj = nn.Linear(inner, width)
+
+
+@torch.no_grad()
+def reshaped(model: Model, size: SizeSpec, weights: Mapping[str, Tensor]) -> Model:
+    """Return a new model of another shape that holds `weights` (by parameter name, tied ones once), else like `model`.
+
+    It is what a fresh load of its saved checkpoint gives: what transformers computes from the configuration (positions,
+    the embedding's scale, layer numbers) belongs to the new shape. StudyError when a weight is missing, left over, or
+    of another shape.
+    """
+    config = copy.deepcopy(model.config)
+    set_shape(config, size)
+    with torch.random.fork_rng(devices=[]):  # its first values are overwritten: nobody's random numbers change
+        result = model_of(config)
+    wanted = {name: tuple(parameter.shape) for name, parameter in result.named_parameters()}
+    given = {name: tuple(weight.shape) for name, weight in weights.items()}
+    wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
+    if wrong:
+        name = wrong[0]
+        raise StudyError(
+            f"{name} has shape {given.get(name)} where size {size.key} wants {wanted.get(name)}; give the weights of that size"
+        )
+    for name, parameter in result.named_parameters():
+        parameter.copy_(weights[name])
+    if model.generation_config is not None:
+        result.generation_config = copy.deepcopy(model.generation_config)
+    return result.to(model.device).train(model.training)  # type: ignore[arg-type]
