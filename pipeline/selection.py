@@ -187,16 +187,30 @@ def select(configs: pd.DataFrame, match: str, limits: Iterable[int], *, classes:
     return choices
 
 
+def rivals_of_students(configs: pd.DataFrame) -> dict[str, str | None]:
+    """Return, for every eligible student configuration, the one it has to beat: the best that is no student and no larger file.
+
+    Best is by mean validation loss under `PRIMARY_MATCH`, under which students are trained; None where nothing fits.
+    """
+    here = configs[configs["match"] == PRIMARY_MATCH]
+    ranked = here[_plain(here)].sort_values(["valid_loss", "size_bytes", "config_id"])
+    rivals: dict[str, str | None] = {}
+    for student in here[here["eligible"] & here["teaching"].notna()].itertuples():
+        fitting = ranked.loc[ranked["size_bytes"] <= student.size_bytes, "config_id"]
+        rivals[str(student.config_id)] = None if fitting.empty else str(fitting.iloc[0])
+    return rivals
+
+
 def configurations_to_translate(frame: pd.DataFrame, entry: dict[str, Any]) -> list[str]:
     """Return the run_ids that need a test-set translation, in the order of `frame`.
 
     These are all seeds of what is chosen at any limit (either definition of the classes, the best of each size), all
-    dense and distilled rows, and one curve a size: of the primary match, the first seed's rows of recipes marked `curve`.
+    dense and distilled rows and the students' rivals, and one curve a size: of the primary match, the first seed's rows of recipes marked `curve`.
     `entry` gives `matches`, `recipes` and `limits` (their number).
     """
     configs = configurations(frame)
     limits = limits_bytes(frame, entry["limits"])
-    chosen: set[tuple[str, str]] = set()
+    chosen = {(PRIMARY_MATCH, rival) for rival in rivals_of_students(configs).values() if rival is not None}
     for match in entry["matches"]:
         for classes in CLASSES:
             for choice in select(configs, match, limits, classes=classes):

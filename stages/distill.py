@@ -14,15 +14,18 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    run_key: Annotated[str, typer.Option("--run", help="A distill key of params.yaml, such as default-w32x2-word-s0.")],
+    run_key: Annotated[str, typer.Option("--run", help="A distill key of params.yaml, such as default-w32x2-both-s0.")],
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write; artifacts/<study>/distill/<run> by default.")
     ] = None,
 ) -> None:
-    """Train one student by word-level or sequence-level distillation and write its model.
+    """Train one student by word-level distillation, sequence-level distillation, or both, and write its model.
 
-    Example: python -m stages.distill --run default-w32x2-word-s0 --set alpha=0.9 --out /tmp/alpha-0.9
+    Its key says what it learns from (word, sequence, both), and with init behind it that it begins as a part of its teacher
+    instead of at random. Teacher passes and decoding are paid from the student's own budget.
+
+    Example: python -m stages.distill --run default-w32x2-both-s0 --set alpha=0.9 --out /tmp/alpha-0.9
     """
     entry = changed_entry("distill", run_key, settings, out)
     one_thread()

@@ -32,6 +32,8 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
             ]
             lines.append(f"| {' | '.join(cells)} |")
         lines.append("")
+    if verdict["students_claim"]:
+        lines += [verdict["students_claim"], ""]
     speeds = ", ".join(f"{size} {speed:.0f}" for size, speed in verdict["gflops_per_second"].items())
     thresholds = verdict["thresholds"]
     lines += [

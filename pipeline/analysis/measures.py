@@ -81,8 +81,10 @@ def _seed_variance(measure: Measure, match: str, heavy: str, light: str) -> Seed
         if pooled is not None:
             return pooled
     # One size of one seed: the spread between sizes is an upper bound, for there the noise of training does not cancel.
-    chosen = {} if heavy_size == light_size else {heavy_size: heavy, light_size: light}
-    table = {size: measure.scores.get((match, chosen.get(size, f"{size}/fp32")), {}) for size in measure.sizes}
+    # A student is a line of its own beside the plain runs of its size.
+    compared = {} if heavy_size == light_size else {heavy_size: heavy, light_size: light}
+    lines = {size: f"{size}/fp32" for size in measure.sizes} | compared
+    table = {size: measure.scores.get((match, config_id), {}) for size, config_id in lines.items()}
     return between_sizes({size: scores for size, scores in table.items() if scores})
 
 

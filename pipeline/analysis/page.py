@@ -14,6 +14,8 @@ from pipeline.analysis import wording
 from pipeline.analysis.claim import matches_disagree
 from pipeline.analysis.figures import CAPTIONS
 from pipeline.analysis.markdown import NAMES
+from pipeline.analysis.rivals import ACCOUNTINGS
+from pipeline.analysis.students import TEACHINGS
 from pipeline.selection import BUDGET_TOLERANCE
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -83,6 +85,7 @@ def render_page(
 ) -> str:
     """Return the page's HTML; `figures` are SVG texts by name, `card` is the corpus card.json."""
     environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
@@ -93,7 +96,7 @@ def render_page(
     environment.filters |= {name: getattr(wording, name) for name in filters}
     signatures = frame[["signature", "chrf_signature"]].dropna().drop_duplicates()
     timed = frame[frame["latency_ms_p50"].notna()]
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
+    return environment.get_template(TEMPLATE.name).render(
         study=entry["study"],
         entry=entry,
         verdict=verdict,
@@ -103,6 +106,8 @@ def render_page(
         tolerance_percent=100 * BUDGET_TOLERANCE,
         dense=dense_table(frame),
         students=students.to_dict("records"),
+        teachings=TEACHINGS,
+        accountings=ACCOUNTINGS,
         timed=timed.to_dict("records"),
         lost=frame.loc[frame["status"] != "ok", ["run_id", "status"]].to_dict("records"),
         figures={name: inline_svg(text, name=name, label=CAPTIONS[name]) for name, text in figures.items()},

@@ -71,6 +71,65 @@ _LIMIT = _object(
     }
 )
 
+_STUDENT_SIDE = _object(
+    {
+        "config_id": _described("size/recipe; of a student size-teaching/recipe", type="string"),
+        "run_ids": _described("its runs, in the order of seeds", type="array", items={"type": "string"}, minItems=1),
+        "params_total": {"type": "integer", "minimum": 1},
+        "size_bytes": _described("the largest file of its seeds", type="integer", minimum=1),
+        "valid_loss": _described("nats a token, mean over seeds", type="number"),
+        "test_loss": _described("nats a reference token, mean over seeds", type="number"),
+        "quality": _described("test set, mean over seeds; null where a seed was not translated", **_OPTIONAL_NUMBER),
+    }
+)
+
+_STUDENT_DIFFERENCE = {
+    "anyOf": [
+        _object(
+            {
+                "difference": _described("mean over common seeds; positive favours the student", type="number"),
+                "low": _described("95 % t interval over seeds and sentences; null without it", **_OPTIONAL_NUMBER),
+                "high": _OPTIONAL_NUMBER,
+                "seeds": _described("seeds that both have", type="integer", minimum=1),
+            }
+        ),
+        {"type": "null"},
+    ]
+}
+
+_STUDENT = _object(
+    {
+        "student": _STUDENT_SIDE,
+        "rival": _described(
+            "of the eligible configurations that are no students and no larger files, the best by validation loss",
+            anyOf=[_STUDENT_SIDE, {"type": "null"}],
+        ),
+        "loss": _described("test loss, rival - student, nats a token", **_STUDENT_DIFFERENCE),
+        "quality": _described("student - rival, where both were translated", **_STUDENT_DIFFERENCE),
+        "winner": _described(
+            "by loss: an interval without 0 and the least difference that wins",
+            enum=["student", "rival", "tie", "infeasible"],
+        ),
+        "totals": _described(
+            "what the student cost, by how the teacher's own training is counted",
+            **_object(
+                {
+                    accounting: _object(
+                        {
+                            "seconds": {"type": "number"},
+                            "flops": {"type": "number"},
+                            "seconds_by_budget": _described("over the budget in seconds", type="number"),
+                            "flops_by_rival": _described("over the mean FLOPs of the rival's runs", **_OPTIONAL_NUMBER),
+                        }
+                    )
+                    for accounting in ("excluded", "amortised", "included")
+                }
+            ),
+        ),
+        "holds": _described("the accountings under which the winner has won", type="array", items={"type": "string"}),
+    }
+)
+
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "verdict",
@@ -111,6 +170,12 @@ SCHEMA: dict[str, Any] = {
                     }
                 ),
             },
+            "students_claim": _described("one sentence from the rows below; null without any", type=["string", "null"]),
+            "students": _described(
+                "distilled students against the best other models of at most their bytes, at equal device seconds",
+                type="array",
+                items=_STUDENT,
+            ),
         }
     ),
 }

@@ -6,66 +6,68 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.rivals import teacher_shares
 from pipeline.run_id import parse_run_id
 
-METHODS = ("plain", "word", "sequence")
+TEACHINGS = {
+    "plain": "plain",
+    "word": "word level",
+    "sequence": "sequence level",
+    "both": "both levels",
+    "wordinit": "word level, begun from the teacher",
+    "sequenceinit": "sequence level, begun from the teacher",
+    "bothinit": "both levels, begun from the teacher",
+}
+"""What a student learned from, as readers are told; in the order in which they are shown."""
 
 
 def students_table(frame: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
-    """Return one line a (size, method): means over the seeds that have students; an empty frame without students.
+    """Return one line a (size, teaching) of fp32 rows: means over the seeds that have students; empty without students.
 
     `total_seconds` holds the student's updates, the teacher's passes and its decoding, not the teacher's own training.
     `amortised_seconds` adds that training divided by the number of students of the study, `included_seconds` all of it;
-    the same for FLOPs. Differences are to plain, positive where the student is better.
+    the same for FLOPs. Differences are to the plain runs of the same seeds, positive where the student is better.
     """
     table = frame.set_index("run_id")
-    taught = {key: f"{key}-seconds-fp32" for key in entry["students"]}
-    plain = {key: f"{entry['plain_of_student'][key]}-seconds-fp32" for key in taught}
-    lines = []
-    for key, run_id in taught.items():
-        for method, name in ((parse_run_id(run_id)["recipe"], run_id), ("plain", plain[key])):
-            row = table.loc[name]
-            if row["status"] == "ok":
-                lines.append({"method": method, "run_id": name, **{c: row[c] for c in _COLUMNS}})
-    if not lines:
-        return pd.DataFrame()
-    rows = pd.DataFrame(lines).drop_duplicates("run_id")
+    parts: dict[tuple[str, str], dict[str, list[pd.Series]]] = {}
+    for key in entry["students"]:
+        student = table.loc[f"{key}-seconds-fp32"]
+        plain = table.loc[f"{entry['plain_of_student'][key]}-seconds-fp32"]
+        identity = parse_run_id(f"{key}-seconds-fp32")
+        if student["status"] == "ok":
+            pairs = parts.setdefault((identity["size"], identity["teaching"]), {"rows": [], "plain": []})
+            pairs["rows"].append(student)
+            pairs["plain"].append(plain)
+        if plain["status"] == "ok":
+            beside = parts.setdefault((identity["size"], "plain"), {"rows": [], "plain": []})
+            if plain["seed"] not in [row["seed"] for row in beside["rows"]]:
+                beside["rows"].append(plain)
+    lines = [_line(size, teaching, pairs, students=len(entry["students"])) for (size, teaching), pairs in parts.items()]
+    order = list(TEACHINGS)
+    lines.sort(key=lambda line: (line["params_total"], line["size"], order.index(line["teaching"])))
+    return pd.DataFrame(lines)
+
+
+def _line(size: str, teaching: str, pairs: dict[str, list[pd.Series]], *, students: int) -> dict[str, Any]:
+    rows = pd.DataFrame(pairs["rows"])
+    line: dict[str, Any] = {"size": size, "teaching": teaching, "seeds": len(rows)}
+    line |= {name: float(rows[name].astype(float).mean()) for name in _MEANS}
+    line["quality"] = _mean(rows["quality"])
+    line["within_budget"] = bool(rows["within_budget"].fillna(True).all())
     for unit in ("seconds", "flops"):
-        training = rows[f"teacher_training_{unit}"].fillna(0.0)
-        rows[f"amortised_{unit}"] = rows[f"total_{unit}"] + training / len(taught)
-        rows[f"included_{unit}"] = rows[f"total_{unit}"] + training
-    numbers = [name for name in rows.columns if name not in ("method", "run_id", "size", "seed")]
-    grouped = rows.groupby(["size", "method"], sort=False)
-    result = grouped[numbers].mean(numeric_only=False)
-    result["quality"] = grouped["quality"].apply(lambda values: values.mean(skipna=False))
-    result["seeds"] = grouped.size()
-    result["within_budget"] = grouped["within_budget"].apply(lambda values: bool(values.fillna(True).all()))
-    base = (
-        result.xs("plain", level="method")
-        if "plain" in result.index.get_level_values("method")
-        else result.iloc[:0].droplevel(1)
-    )
-    sizes = result.index.get_level_values("size")
-    result["loss_gain"] = base["test_loss"].reindex(sizes).to_numpy() - result["test_loss"]
-    result["quality_gain"] = result["quality"] - base["quality"].reindex(sizes).to_numpy()
-    result = result.reset_index()
-    result["method"] = pd.Categorical(result["method"], categories=list(METHODS), ordered=True)
-    result = result.sort_values(["params_total", "method"], kind="stable").reset_index(drop=True)
-    return result.astype({"method": str})
+        training = rows[f"teacher_training_{unit}"].astype(float).fillna(0.0)
+        for accounting, share in teacher_shares(students).items():
+            name = f"{'total' if accounting == 'excluded' else accounting}_{unit}"
+            line[name] = float((rows[f"total_{unit}"].astype(float) + share * training).mean())
+    plain = pd.DataFrame(pairs["plain"])
+    for name, column, sign in (("loss_gain", "test_loss", -1), ("quality_gain", "quality", 1)):
+        line[name] = sign * (_mean(rows[column]) - _mean(plain[column])) if len(plain) else float("nan")
+    return line
 
 
-_COLUMNS = (
-    "size",
-    "seed",
-    "params_total",
-    "valid_loss",
-    "test_loss",
-    "quality",
-    "total_seconds",
-    "total_flops",
-    "teacher_seconds",
-    "decode_seconds",
-    "teacher_training_seconds",
-    "teacher_training_flops",
-    "within_budget",
-)
+def _mean(values: pd.Series) -> float:
+    """Return the mean, and nothing where a value is missing: a mean over what is there would be of other seeds."""
+    return float(values.astype(float).mean(skipna=False))
+
+
+_MEANS = ("params_total", "valid_loss", "test_loss", "teacher_seconds", "decode_seconds")

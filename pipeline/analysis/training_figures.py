@@ -6,6 +6,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, size_style, title
+from pipeline.analysis.students import TEACHINGS
 from pipeline.analysis.wording import count
 
 MATCH_NAMES = {"seconds": "equal device seconds", "flops": "equal training FLOPs"}
@@ -92,39 +93,40 @@ def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
 
 
 def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
-    """Draw test loss and quality of plain, word-level and sequence-level runs at one total budget."""
+    """Draw test loss and quality of plain runs and of every kind of student, by size, at one total budget."""
     figure, both = panels(2, height=3.4)
     if students.empty:
         for axes in both:
             empty(axes, "no distilled students in this study")
         return figure
-    styles = size_style(list(dict.fromkeys(students["method"])))
+    styles = size_style([name for name in TEACHINGS if name in set(students["teaching"])])
     sizes = list(dict.fromkeys(students["size"]))
     for axes, column, label in zip(
         both, ("test_loss", "quality"), ("test loss (nats a token)", quality_name), strict=True
     ):
-        for method, (colour, marker) in styles.items():
-            mine = students[students["method"] == method]
-            beside = 0.12 * (list(styles).index(method) - (len(styles) - 1) / 2)
+        for place, (teaching, (colour, marker)) in enumerate(styles.items()):
+            mine = students[students["teaching"] == teaching]
+            beside = min(0.12, 0.8 / len(styles)) * (place - (len(styles) - 1) / 2)
             axes.plot(
                 [sizes.index(s) + beside for s in mine["size"]],
                 mine[column],
                 color=colour,
                 marker=marker,
                 linestyle="none",
-                markersize=9,
-                label=method,
+                markersize=8,
+                label=TEACHINGS[teaching],
             )
         axes.set_xticks(range(len(sizes)), sizes)
         axes.set_xlim(-0.5, len(sizes) - 0.5)
         axes.margins(y=0.15)
         axes.set(xlabel="student's size", ylabel=label)
         gain = students.loc[
-            students["method"] != "plain", {"test_loss": "loss_gain", "quality": "quality_gain"}[column]
+            students["teaching"] != "plain", {"test_loss": "loss_gain", "quality": "quality_gain"}[column]
         ].dropna()
         unit = "lower loss" if column == "test_loss" else f"higher {quality_name}"
         title(axes, f"At equal totals {int((gain > 0).sum())} of {len(gain)} kinds of student have {unit}")
-        legend_below(axes)
+        begun = any(teaching.endswith("init") for teaching in styles)
+        legend_below(axes, columns=1 if begun else None)
     return figure
 
 

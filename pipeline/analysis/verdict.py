@@ -9,6 +9,7 @@ import pandas as pd
 from pipeline.analysis.claim import claim_sentence
 from pipeline.analysis.differences import Difference, holm
 from pipeline.analysis.measures import Draws, Measure, difference, measure
+from pipeline.analysis.rivals import student_rivals, students_claim
 from pipeline.analysis.throughput import gflops_per_second
 from pipeline.errors import StudyError
 from pipeline.selection import CLASSES, Choice, configurations, limits_bytes, select
@@ -126,6 +127,7 @@ def build_verdict(
             for classes in CLASSES
         }
         matches.append({"matched": MATCHED[match], "match": match, "budget": entry["budgets"][match], **lists})
+    students = student_rivals(frame, entry, quality=measures[0], loss=measures[1], components=components)
     return {
         "study": entry["study"],
         "claim": claim_sentence(matches, quality_name=entry["quality_name"], throughput=throughput),
@@ -137,4 +139,6 @@ def build_verdict(
         },
         "gflops_per_second": throughput,
         "matches": matches,
+        "students_claim": students_claim(students),
+        "students": students,
     }

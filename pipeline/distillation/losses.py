@@ -1,8 +1,12 @@
 """Word-level distillation: cross-entropy mixed with a divergence from the teacher's distribution.
 
-Source: Hinton et al. 2015; Kim and Rush 2016, Section 3.1; Blakeney et al. 2022 (0.1 CE + 0.9 T^2 KL at T = 4 there).
-When it helps: when the teacher is clearly better and its forward pass is cheap beside the student's update. When not: when
-the teacher's cost, charged in full, buys the student more steps instead.
+What it does: at every position of a target the student is drawn to the teacher's distribution over the vocabulary as
+well as to the token that stands there: (1 - alpha) CE + alpha T^2 KL, forward (teacher || student) or reverse, at
+temperature T. The teacher reads the same batch, and its pass is charged.
+Source: Hinton et al. 2015, Distilling the Knowledge in a Neural Network, Section 2; Kim and Rush 2016, Section 3.1;
+Blakeney et al. 2022 (0.1 CE + 0.9 T^2 KL at T = 4 there).
+When it helps: when the teacher is clearly better and its forward pass is cheap beside the student's update.
+When not: when the teacher's cost, charged in full, buys the student more steps instead.
 """
 
 from __future__ import annotations

@@ -1,7 +1,12 @@
-"""Sequence-level data: the teacher's translations of training sentences, as targets for a student (Kim and Rush 2016).
+"""Sequence-level data: the teacher's translations of training sentences, as targets for a student.
 
-When it helps: a student too small for the data's variety learns the teacher's simpler mode. When not: when decoding,
-charged in full, costs more than the steps it replaces.
+What it does: the teacher translates some training sentences by beam search, once for all students, and its translations
+take the place of their references; other sentences keep theirs. Training goes on as ever. Decoding is charged to every
+student in full.
+Source: Kim and Rush 2016, Sequence-Level Knowledge Distillation (arXiv 1606.07947), Section 3.2.
+When it helps: a student too small for the data's variety learns the teacher's simpler mode.
+When not: when decoding, charged in full, costs more than the steps it replaces; when the loss on references is what
+counts, which a student of translations was never trained on.
 """
 
 from __future__ import annotations

@@ -8,25 +8,20 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.budget import Budget, Cost, Ledger
-from pipeline.corpora.batches import BatchStream
+from pipeline.budget import Budget
 from pipeline.corpora.prepared import PreparedCorpus
-from pipeline.distillation.losses import WordDistillation
-from pipeline.distillation.sequences import read_teacher, sequence_targets
+from pipeline.distillation.beginnings import initial_student
+from pipeline.distillation.lessons import lesson_of
+from pipeline.distillation.sequences import read_teacher
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, write_json
-from pipeline.models.checkpoint import load_dense, read_run, save_dense
-from pipeline.models.seq2seq import build
-from pipeline.size import SizeSpec
+from pipeline.models.checkpoint import save_dense
 from pipeline.training.branches import begin, clear
 from pipeline.training.devices import micro_batch_tokens, training_device
-from pipeline.training.forward import forward_of
 from pipeline.training.loop import Diverged, LoopOptions, train
-from pipeline.training.objectives import CrossEntropy, Objective
-from pipeline.training.parametrization import scale_initial
 from pipeline.training.precision import resolve
-from pipeline.training.pretraining import Validate, calibrated, run_record, size_of
-from pipeline.training.pricing import step_price, taught_price, total_costs
+from pipeline.training.pretraining import Validate, run_record
+from pipeline.training.pricing import total_costs
 from pipeline.training.schedules import cooldown
 from pipeline.training.state import TrainState, load_checkpoint
 
@@ -40,63 +35,35 @@ def distill(
     """Train one student and write `out`: the model directory ``seconds``, curve.csv, metrics.json; return a summary line.
 
     Teacher passes (word level) and decoding (sequence level) are paid from the same budget as the student's updates.
+    StudyError when the teacher's part is not calibrated, leaves nothing for the student, or cannot be cut to its shape.
     """
     device = training_device()
     precision = resolve(entry["precision"], device)
     taught = read_teacher(translations)
     teacher_path = pretrained / taught["teacher"] / "seconds"
     budget = Budget.parse(entry["budget"])
-    targets, paid = None, Ledger()
-    if entry["method"] == "sequence":
-        targets = sequence_targets(corpus, translations)
-        paid.charge("decode", Cost(**taught["decode"]))
-
-    def stream() -> BatchStream:
-        return BatchStream(
-            corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"], targets=targets
-        )
-
-    price = step_price(size_of(entry), vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry))
-    objective: Objective = CrossEntropy(label_smoothing=entry["label_smoothing"])
-    if entry["method"] == "word":
-        until = round(entry["teacher_fraction"] * budget.steps_within(total_costs(stream(), price)))
-        price = taught_price(
-            price,
-            SizeSpec(**{name: value for name, value in read_run(teacher_path)["size"].items() if name != "vocab_size"}),
-            vocab_size=corpus.vocab_size,
-            seconds_per_step=_teacher_seconds(entry, taught["size"]),
-            until=until,
-        )
-        teacher = load_dense(teacher_path)
-        teacher.to(device)  # type: ignore[arg-type]
-        objective = WordDistillation(
-            teacher=forward_of(teacher, precision=precision),
-            label_smoothing=entry["label_smoothing"],
-            alpha=entry["alpha"],
-            temperature=entry["temperature"],
-            direction=entry["direction"],
-            teacher_until=until,
-        )
-    steps = budget.steps_within(total_costs(stream(), price), spent=paid.total)
+    lesson = lesson_of(
+        entry, teacher=teacher_path, translations=translations, corpus=corpus, budget=budget, precision=precision
+    )
+    steps = budget.steps_within(total_costs(lesson.stream(entry, corpus), lesson.price), spent=lesson.paid.total)
     if steps < 2:
         raise StudyError(f"{key}: the budget {budget} pays for {steps} steps beside the teacher; raise it")
 
-    model = build(size_of(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
-    scale_initial(model, base_width=entry["mup_base_width"])
+    model = initial_student(entry, teacher=teacher_path, vocab_size=corpus.vocab_size)
     model.to(device)  # type: ignore[arg-type]
     state = TrainState.start(
         model,
-        stream=stream(),
+        stream=lesson.stream(entry, corpus),
         precision=precision,
         learning_rate=entry["learning_rate"],
         mup_base_width=entry["mup_base_width"],
         weight_decay=entry["weight_decay"],
-        paid=paid,
+        paid=lesson.paid,
     )
     progress_path = work / "progress.pt"
     options = LoopOptions(
-        objective=objective,
-        price=price,
+        objective=lesson.objective,
+        price=lesson.price,
         peak_rate=entry["learning_rate"],
         clip_norm=entry["clip_norm"],
         validate=validate,
@@ -142,14 +109,3 @@ def distill(
     clear(work)
     loss = "diverged" if metrics["valid_loss"] is None else f"validation loss {metrics['valid_loss']:.3f}"
     return f"{key}: {loss} after {steps} steps"
-
-
-def _teacher_seconds(entry: dict[str, Any], teacher_size: str) -> float:
-    """Return what a teacher of this size adds to a step: the taught step less the plain one, as calibrated."""
-    both = entry["teacher_seconds_per_step"].get(teacher_size)
-    if both is None:
-        raise StudyError(
-            f"a {entry['size']} student of {teacher_size} is not calibrated; run `python -m stages.calibrate --study "
-            f"{entry['study']}`, then `tlc plan --write`"
-        )
-    return max(0.0, float(both) - calibrated(entry))

@@ -172,9 +172,11 @@ def test_at_strength_0_it_does_nothing_and_costs_nothing(
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_it_never_spends_more_than_the_budget(name: str, made: Made) -> None:
-    total = Ledger.from_dict(read_run(made[name][0])["ledger"]).total
-    assert total.seconds <= 40 * 1.02
+def test_it_spends_no_more_than_the_budget_and_a_few_steps_of_calibration(name: str, made: Made) -> None:
+    ledger = Ledger.from_dict(read_run(made[name][0])["ledger"])
+    calibrated = ledger.of("calibrate").seconds
+    assert ledger.total.seconds - calibrated <= 40 + 1e-6
+    assert calibrated <= 3 * 0.5  # training steps of this tiny run
 
 
 @pytest.mark.parametrize("name", KEEPS_THE_SHAPE)

@@ -8,8 +8,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compression.quantization import (
-    Grid,
     Granularity,
+    Grid,
     dequantize,
     grid_of,
     on_grid,

@@ -72,9 +72,7 @@ def test_the_most_important_column_of_each_run_stays_and_halves_stay_apart() -> 
     importance = torch.tensor([1.0, 5, 2, 2, 9, 3, 4, 4, 0, 1, 7, 6])
     assert kept_columns(importance, 6).tolist() == [1, 2, 4, 6, 9, 10]
     assert kept_columns(importance, 12).tolist() == list(range(12))
-    assert (
-        kept_columns(importance, 8).tolist()[:4] == [0, 1, 3, 4] or len(set(kept_columns(importance, 8).tolist())) == 8
-    )
+    assert kept_columns(importance, 8).tolist() == [0, 1, 3, 4, 6, 7, 9, 10]
 
 
 def test_importance_sums_what_is_written_and_read() -> None:
@@ -85,7 +83,6 @@ def test_importance_sums_what_is_written_and_read() -> None:
             if axis is not None and parameter.ndim == 2:
                 (parameter if axis == 0 else parameter.t())[7] = 0
     importance = column_importance(model)
-    matrices = 1 + 3 * (5 + 1) + 3 * (9 + 1)  # embedding; attention's four and fc1, fc2 in each layer
     assert importance[7] == 0
-    assert importance.mean().item() == pytest.approx(1 + 3 * 6 + 3 * 10)
-    assert matrices == 1 + 3 * 6 + 3 * 10
+    matrices = 1 + 3 * (4 + 2) + 3 * (4 + 4 + 2)  # the embedding; in every layer, of every attention and of the FFN
+    assert importance.mean().item() == pytest.approx(matrices)
