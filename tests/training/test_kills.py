@@ -41,7 +41,7 @@ def _finish(runs: Runs, name: str, folder: Path, *, after: Attempt, seconds_per_
     [
         ("pretrain", "trunk", SOME_STEPS),
         ("pretrain", "seconds", EVERY_STEP),
-        ("prune", "seconds-p50 round 2", SOME_STEPS),
+        ("prune", "tiny seconds-p50 magnitude 2", SOME_STEPS),
         ("qat", "tiny seconds-qat2 qat 1", SOME_STEPS),
         ("word", "student", SOME_STEPS),
         ("sequence", "student", EVERY_STEP),
