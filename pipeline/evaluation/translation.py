@@ -13,7 +13,8 @@ from typing import Any
 
 import torch
 
-from pipeline.compression.formats import load_model
+from pipeline.compression.formats import QUANTO, load_model, rounds_inputs, weights_file
+from pipeline.compression.quanto_files import plain_model
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import translate
@@ -25,13 +26,18 @@ from pipeline.progress import progress
 
 def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search: dict[str, Any]) -> list[str]:
     """Translate lines with the model in `directory`, on one thread; one hypothesis a line, counted."""
+    model = load_model(directory)
+    if weights_file(directory).name == QUANTO:
+        model = plain_model(model)
     hypotheses = translate(
-        load_model(directory),
+        model,
         tokenizer,
         sources,
         beam=search["beam"],
         length_penalty=search["length_penalty"],
         max_length=search["max_length"],
+        # CTranslate2 would leave the inputs of linear layers in fp32.
+        engine="transformers" if rounds_inputs(directory) else "ctranslate2",
     )
     if len(hypotheses) != len(sources):
         raise StudyError(f"{directory}: {len(hypotheses)} hypotheses for {len(sources)} lines; the engine lost some")
