@@ -205,7 +205,8 @@ def configurations_to_translate(frame: pd.DataFrame, entry: dict[str, Any]) -> l
     """Return the run_ids that need a test-set translation, in the order of `frame`.
 
     These are all seeds of what is chosen at any limit (either definition of the classes, the best of each size), all
-    dense and distilled rows and the students' rivals, and one curve a size: of the primary match, the first seed's rows of recipes marked `curve`.
+    dense and distilled rows, the students' rivals, and one curve a size: of the primary match, the first seed's rows of
+    recipes marked `curve`.
     `entry` gives `matches`, `recipes` and `limits` (their number).
     """
     configs = configurations(frame)

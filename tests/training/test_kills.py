@@ -13,7 +13,7 @@ from tests.attempts import EVERY_STEP, NEVER, SOME_STEPS, Attempt, Runs
 from tests.moments import REMOVE, RENAME, STEP, WRITE, Moment, Strike
 from tests.runs import assert_nothing_is_half, assert_same
 
-KILLS = {"pretrain": 18, "prune": 18, "word": 7, "sequence": 7}
+KILLS = {"pretrain": 18, "prune": 18, "word": 5, "sequence": 5, "bothinit": 4}
 
 
 def _phases(moments: list[Moment]) -> list[str]:
@@ -44,6 +44,7 @@ def _finish(runs: Runs, name: str, folder: Path, *, after: Attempt, seconds_per_
         ("prune", "seconds-p50 round 2", SOME_STEPS),
         ("word", "student", SOME_STEPS),
         ("sequence", "student", EVERY_STEP),
+        ("bothinit", "student", SOME_STEPS),
     ],
 )
 def test_a_kill_at_random_changes_nothing(
