@@ -9,7 +9,7 @@ from pipeline.calibration import Calibration, word_key
 from pipeline.errors import StudyError
 from pipeline.flops import parameters_total
 from pipeline.learning_rates import peak_rate
-from pipeline.recipes import Family, method_of
+from pipeline.recipes import Family, kind_of, method_of
 from pipeline.size import SizeSpec
 from pipeline.steps_needed import steps_of_family
 from pipeline.study import StudentSpec, Study
@@ -42,12 +42,14 @@ def distill_key(study: Study, student: StudentSpec, seed: int) -> str:
 
 
 def recipe_table(study: Study) -> dict[str, dict[str, Any]]:
-    """Return what of every recipe the later stages need, by its name: its method and family, and the runs it applies to."""
+    """Return what of every recipe the later stages need, by its name: its family, method and kind, and the runs it applies to."""
     matches = sorted(study.budgets, reverse=True)
     return {
         name: {
             "family": family_name,
             "method": method_of(steps),
+            "kind": kind_of(steps),
+            "branch": family.branch_of(name),
             "sizes": [size.key for size in study.sizes_of(family)],
             "matches": [match for match in matches if family.matches is None or match in family.matches],
             "seeds": family.seeds,

@@ -240,6 +240,21 @@ def method_of(steps: Sequence[Section]) -> str:
     return "+".join(parts) or ("finetune" if steps else "none")
 
 
+def kind_of(steps: Sequence[Section]) -> str:
+    """Return what a recipe consists of, whatever it is named: its methods in their order, joined by ``+``; ``none`` without.
+
+    Masking in rounds names the recovery too, as a step of recovery after it would, and pruning over all matrices together is
+    ``magnitude-global``: ``uniform``, ``magnitude-global+finetune+uniform``, ``ffn+distill``. Strengths are no part of it.
+    """
+    parts = []
+    for step in steps:
+        name = _method(step)
+        parts.append(f"{name}-global" if isinstance(step, Magnitude) and step.scope == "global" else name)
+        if isinstance(step, _MASKING) and trains(step):
+            parts.append(step.recovery)
+    return "+".join(parts) or "none"
+
+
 def stage_of(steps: Sequence[Section]) -> Literal["quantize", "prune"]:
     """Return the stage whose work a recipe is."""
     return "prune" if "prune" in method_of(steps) else "quantize"

@@ -151,7 +151,14 @@ def test_changing_one_size_reruns_that_size_and_what_hangs_on_it(repository: Pat
         config.write_text(yaml.safe_dump(data), encoding="utf-8")
         _write(repository)
         changed = _status(repository)
-        own = {f"{kind}@smoke-w32x1-s{seed}" for kind in ("pretrain", "prune") for seed in (0, 1)}
+        own = {f"pretrain@smoke-w32x1-s{seed}" for seed in (0, 1)}
+        own |= {
+            f"{kind}@{key}"
+            for kind in ("quantize", "prune")
+            for key in yaml.safe_load((repository / "params.yaml").read_text(encoding="utf-8"))[kind]
+            if key.startswith("smoke-w32x1-s")
+        }
+        assert "prune@smoke-w32x1-s1-magnitude" in own
         assert changed == own
         reached = _dependents(repository, changed)
         assert not {name for name in reached if "smoke-w16x1-s0" in name}

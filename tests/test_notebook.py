@@ -22,7 +22,7 @@ def results(tmp_path: Path) -> Path:
         return committed
     from pipeline.analysis.report import write_report
 
-    entry = report_entry(sizes=["w32x2", "w64x2"], seeds=2, recipes=["fp32", "q8", "q4"], resamples=100)
+    entry = report_entry(sizes=["w32x2", "w64x2"], seeds=2, recipes=["q8", "q4"], resamples=100)
     folder = write_artifacts(tmp_path, entry)
     write_report(entry, artifacts=folder, out=tmp_path / "results")
     return tmp_path / "results"

@@ -10,6 +10,7 @@ import jsonschema
 import pandas as pd
 import pytest
 
+from pipeline.expected import expected_models
 from pipeline.params import read_params
 
 STUDIES = sorted(read_params()["studies"])
@@ -27,10 +28,7 @@ def _verdict(study: str) -> dict[str, Any]:
 
 def test_every_configuration_and_seed_of_the_expansion_has_a_row_with_a_status(study: str) -> None:
     entry = read_params()["report"][study]
-    expected = {
-        f"{key}-{match}-{recipe}" for key in entry["runs"] for match in entry["matches"] for recipe in entry["recipes"]
-    }
-    expected |= {f"{key}-seconds-fp32" for key in entry["students"]}
+    expected = {model.run_id for model in expected_models(entry)}
     rows = pd.read_csv(Path("results", study, "runs.csv")).set_index("run_id")
     assert set(rows.index) == expected
     assert rows.index.is_unique

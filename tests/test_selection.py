@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
+from pipeline.run_id import parse_run_id
 from pipeline.selection import (
     configurations,
     configurations_to_translate,
@@ -18,7 +19,6 @@ from pipeline.selection import (
     light,
     light_first_study,
     limits_bytes,
-    parse_run_id,
     rows_frame,
     select,
 )
@@ -33,7 +33,14 @@ RECIPES: dict[str, tuple[int | None, float | None, float]] = {
     "p90": (None, 0.9, 4.2),
     "p50q8": (8, 0.5, 5.2),
 }
+METHODS = {"fp32": "none", "q8": "quantize", "q4": "quantize", "p50": "prune", "p90": "prune"}
 DAMAGE = {"fp32": 0.0, "q8": 0.001, "q4": 0.05, "p50": 0.1, "p90": 0.8, "p50q8": 0.11}
+
+ENTRY = {
+    "matches": ["seconds", "flops"],
+    "limits": 8,
+    "recipes": {name: {"curve": not name.startswith("p50q")} for name in RECIPES if name != "fp32"},
+}
 
 
 def row(size: str, recipe: str, seed: int, match: str = "seconds", **changes: Any) -> dict[str, Any]:
@@ -41,6 +48,7 @@ def row(size: str, recipe: str, seed: int, match: str = "seconds", **changes: An
     params = PARAMS[size]
     made = parse_run_id(f"toy-{size}-s{seed}-{match}-{recipe}")
     made |= {
+        "method": METHODS.get(recipe, "prune+quantize"),
         "bits": bits,
         "sparsity": sparsity,
         "params_total": params,
@@ -74,11 +82,12 @@ def test_run_ids_say_what_they_are() -> None:
         "seed": 0,
         "match": "seconds",
         "recipe": "p50q4",
-        "method": "prune+quantize",
+        "teaching": None,
         "config_id": "w64x2/p50q4",
     }
     student = parse_run_id("my_study-w96x3h2f128-sequence-s11-seconds-fp32")
-    assert (student["config_id"], student["method"], student["seed"]) == ("w96x3h2f128-sequence/fp32", "distill", 11)
+    assert (student["config_id"], student["teaching"], student["seed"]) == ("w96x3h2f128-sequence/fp32", "sequence", 11)
+    assert parse_run_id("default-w64x2-bothinit-s0-seconds-q4")["config_id"] == "w64x2-bothinit/q4"
     with pytest.raises(StudyError, match="not a run_id"):
         parse_run_id("default-w64x2-s0-seconds-early-fp32-x")
 
@@ -167,6 +176,23 @@ def test_overruns_and_lost_seeds_are_never_chosen(match: str, fault: dict[str, A
     assert choice.heavy == "w128x2/p50q8"
 
 
+def test_a_recipe_that_only_some_seeds_were_given_is_never_chosen() -> None:
+    lucky = [r | ({"valid_loss": 0.5} if r["config_id"] == "w128x2/q4" else {}) for r in grid()]
+    rows = [r for r in lucky if r["config_id"] != "w128x2/q4" or r["seed"] == 0]
+    configs = configurations(rows_frame(rows)).set_index(["match", "config_id"])
+    assert not configs.loc[("seconds", "w128x2/q4"), "eligible"]
+    assert configs.loc[("seconds", "w128x2/p90"), "eligible"]
+    for given, chosen in ((lucky, "w128x2/q4"), (rows, "w128x2/p50q8")):
+        (choice,) = select(configurations(rows_frame(given)), "seconds", [1_025_000])
+        assert choice.heavy == chosen
+
+
+def test_students_have_seeds_of_their_own() -> None:
+    student = parse_run_id("toy-w32x2-word-s0-seconds-fp32") | {"method": "distill", "status": "ok", "valid_loss": 2.9}
+    configs = configurations(rows_frame([*grid(), student])).set_index("config_id")
+    assert configs.loc["w32x2-word/fp32", "eligible"]
+
+
 def test_an_overrun_within_tolerance_or_of_the_other_resource_is_no_fault() -> None:
     frame = rows_frame(grid(total_seconds=101.9, total_flops=1.019e12))
     assert frame["within_budget"].all()
@@ -176,7 +202,7 @@ def test_an_overrun_within_tolerance_or_of_the_other_resource_is_no_fault() -> N
 
 def test_students_are_never_in_a_class() -> None:
     student = parse_run_id("toy-w32x2-word-s0-seconds-fp32") | {
-        "status": "ok", "valid_loss": 0.1, "size_bytes": 1000, "compression_ratio": 50.0, "bits": 4, "params_total": 1,
+        "method": "distill", "status": "ok", "valid_loss": 0.1, "size_bytes": 1000, "compression_ratio": 50.0, "bits": 4, "params_total": 1,
     }  # fmt: skip
     configs = configurations(rows_frame([*grid(), student]))
     (choice,) = select(configs, "seconds", [1_025_000])
@@ -184,9 +210,9 @@ def test_students_are_never_in_a_class() -> None:
 
 
 def test_translated_are_the_chosen_the_dense_the_students_and_one_curve_a_size() -> None:
-    student = parse_run_id("toy-w32x2-word-s0-seconds-fp32") | {"status": "ok", "valid_loss": 2.9}
+    student = parse_run_id("toy-w32x2-word-s0-seconds-fp32") | {"method": "distill", "status": "ok", "valid_loss": 2.9}
     frame = rows_frame([*grid(), student])
-    entry = {"matches": ["seconds", "flops"], "limits": 8}
+    entry = ENTRY
     chosen = configurations_to_translate(frame, entry)
     assert len(chosen) == len(set(chosen))
     assert "toy-w32x2-word-s0-seconds-fp32" in chosen
@@ -207,10 +233,10 @@ def test_translated_are_the_chosen_the_dense_the_students_and_one_curve_a_size()
 
 def test_a_model_without_weights_is_not_translated() -> None:
     rows = grid()
-    rows[0] = {"run_id": rows[0]["run_id"], "status": "diverged"}
+    rows[0] = {"run_id": rows[0]["run_id"], "method": "none", "status": "diverged"}
     frame = rows_frame(rows)
     assert frame.loc[0, "config_id"] == "w32x2/fp32"
-    assert rows[0]["run_id"] not in configurations_to_translate(frame, {"matches": ["seconds", "flops"], "limits": 8})
+    assert rows[0]["run_id"] not in configurations_to_translate(frame, ENTRY)
 
 
 def test_selection_loads_no_torch() -> None:

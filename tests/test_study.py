@@ -10,10 +10,11 @@ import yaml
 
 from pipeline.calibration import Calibration
 from pipeline.errors import StudyError
-from pipeline.expansion import expand, planned, teacher_candidates
+from pipeline.expansion import expand, families_of, planned, teacher_candidates
 from pipeline.study import load_study
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
+RTN = ("recipes", "rtn")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -45,10 +46,32 @@ def _changed(tmp_path: Path, *path: str | int, value: Any) -> Path:
         (("budgets", "seconds"), "3e9 flop", "which is not in seconds"),
         (("sizes", 0), {"d_model": 48, "num_layers": 1, "num_heads": 5}, "num_heads 5 does not divide d_model 48"),
         (("sizes", 0), {"d_model": 32, "num_layers": 1}, "size w32x1 is listed twice"),
-        (("quantize", "bits"), [9], "9 bits: a number from 2 to 8"),
-        (("prune", "sparsities"), [1.5], "sparsity 1.5 must lie between 0 and 1"),
-        (("distill", "students"), ["w17x1"], r"no size 'w17x1' in the grid; did you mean 'w16x1'"),
-        (("distill", "methods"), ["wrod"], "distill.methods"),
+        ((*RTN, "recipes", "q4"), [{"method": "uniform", "bits": 9}], "9 bits: a whole number from 2 to 8"),
+        ((*RTN, "recipes", "q4"), [{"method": "magnitude", "sparsity": 1.5}], "sparsity: Input should be less than 1"),
+        ((*RTN, "recipes", "q4"), [{"method": "unifrom", "bits": 4}], "'unifrom' found using 'method' does not match"),
+        ((*RTN, "recipes", "q4"), [{"method": "uniform", "bits": 4, "bit": 3}], "unknown key '.*bit'"),
+        ((*RTN, "recipes", "q-4"), [], "names are small letters and digits"),
+        ((*RTN, "recipes", "fp32"), [], "fp32 is taken"),
+        ((*RTN, "recipes", "p50"), [{"method": "magnitude", "sparsity": 0.5}], "make two families of them"),
+        ((*RTN, "recipes", "gptq3"), [{"method": "gptq", "bits": 3}], "gptq3 is listed twice"),
+        ((*RTN, "sizes"), ["w17x1"], r"no size 'w17x1' in the grid; did you mean 'w16x1'"),
+        ((*RTN, "matches"), ["tokens"], "recipes.rtn.matches"),
+        ((*RTN, "students"), False, "no family has `students: true`"),
+        (("recipes", "qat", "branch"), "full", "recipe qat2: it trains, and the full branch has left nothing"),
+        (("recipes", "qat", "students"), True, "recipe qat2: it trains, and a student has spent its whole budget"),
+        (("recipes", "r-t-n"), {"recipes": {"x": []}}, "family 'r-t-n': names are small letters and digits"),
+        (
+            ("recipes", "structured", "recipes", "ffn30"),
+            [{"method": "ffn", "fraction": 0.3}],
+            "recipes.structured.ffn30: ffn 0.3",
+        ),
+        (
+            ("distill", "students"),
+            [{"size": "w17x1", "method": "word"}],
+            r"no size 'w17x1' in the grid; did you mean 'w16x1'",
+        ),
+        (("distill", "students"), [{"size": "w16x1", "method": "wrod"}], "distill.students.0.method"),
+        (("distill", "students"), [{"size": "w16x1", "method": "word"}] * 2, "w16x1-word is listed twice"),
         (("task",), "parsing", "task"),
         (("corpus", "max_tokens"), 300, "corpus.max_tokens"),
         (("training", "learning_rate"), {"tuned": {16: 0.01}, "mup_base_width": 8}, "not among the tuned widths"),
@@ -58,12 +81,9 @@ def _changed(tmp_path: Path, *path: str | int, value: Any) -> Path:
             {"tuned": {16: 0.01}, "mup_base_width": 16},
             "size w16x1 has 16 columns a head",
         ),
-        (("prune", "sparsities"), [0.501], "whole percents"),
-        (("prune", "sparsities"), [0.5, 0.5], "listed twice"),
-        (("prune", "quantize_bits"), [16], "16 bits: a number from 2 to 8"),
         (("budgets",), {"flops": "1e11 flop"}, r"budgets\.seconds is needed"),
         (("distill", "sequence_sentences"), 0, "sequence needs sequence_sentences"),
-        (("distill", "seeds"), 2, "size w16x1 has 1 plain runs"),
+        (("distill", "students"), [{"size": "w16x1", "method": "word", "seeds": 2}], "size w16x1 has 1 plain runs"),
         (("corpus", "sha256"), None, "also needs sha256"),
     ],
 )
@@ -93,13 +113,28 @@ def test_the_expansion_has_every_run_and_teachers_are_larger_than_all_students()
     entries = expand(study, Calibration.load(study.name))
     runs = planned(study)
     assert len(entries["pretrain"]) == len(runs.runs) == sum(size.seeds for size in study.sizes)
-    for kind in ("quantize", "prune", "evaluate"):
-        assert list(entries[kind]) == list(entries["pretrain"])
+    assert list(entries["evaluate"]) == list(entries["pretrain"])
+    made = {(entry["run"], entry["family"]) for kind in ("quantize", "prune") for entry in entries[kind].values()}
+    expected = {(key, name) for key, size, seed in runs.runs for name in families_of(study, size, seed)} | {
+        (key, name) for key, *_ in runs.students for name, family in study.recipes.items() if family.students
+    }
+    assert made == expected
     assert entries["report"]["default"]["runs"] == list(entries["pretrain"])
     assert all("." not in key for kind in entries.values() for key in kind)
-    students = [study.size(key) for key in study.distill.students]
+    students = [study.size(key) for key in study.distill.sizes]
     assert teacher_candidates(study)
     assert min(size.d_model for size in teacher_candidates(study)) >= max(size.d_model for size in students)
+
+
+def test_a_recipe_is_told_to_later_stages_by_what_it_does_and_where_it_applies() -> None:
+    study = load_study(Path("configs/smoke.yaml"))
+    report = expand(study, Calibration.load(study.name))["report"]["smoke"]
+    assert report["recipes"]["ffn50kd"] == {
+        "family": "structured", "method": "prune", "kind": "ffn+distill", "branch": "early", "sizes": ["w32x1"],
+        "matches": ["seconds"], "seeds": 1, "curve": False, "students": False,
+    }  # fmt: skip
+    assert [report["recipes"][name]["branch"] for name in ("q4", "qat2", "p50q4")] == ["full", "early", "early"]
+    assert report["recipes"]["p50q4"]["kind"] == "magnitude+finetune+uniform"
 
 
 def test_the_default_study_is_as_wide_and_deep_as_it_must_be() -> None:

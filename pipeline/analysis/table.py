@@ -91,6 +91,7 @@ class Row:
     activation_bits: int | None = None
     quantized_tensors: str | None = None
     weight_error: float | None = None
+    kind: str | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -122,9 +123,17 @@ def assemble(
     for expected in expected_models(entry):
         run_id = expected.run_id
         identity = parse_run_id(run_id) | {"method": expected.method}
+        recipe = entry["recipes"].get(identity["recipe"], {"kind": "none"})  # fp32 is no recipe of the study's
         shape = shape_of(identity["size"]).model_dump(include={"d_model", "num_layers", "num_heads", "ffn_dim"})
         measured = known.get(run_id, {"status": "missing"})
-        record = {"task": entry["task"], **identity, **shape, **measured, "quality_name": entry["quality_name"]}
+        record = {
+            "task": entry["task"],
+            **identity,
+            **shape,
+            **measured,
+            "quality_name": entry["quality_name"],
+            "kind": recipe["kind"],
+        }
         record |= translations.get(run_id, {}) | latency.get(run_id, {})
         unknown = sorted(set(record) - set(COLUMNS))
         if unknown or record["status"] not in STATUSES:

@@ -8,10 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pydantic import TypeAdapter
 
 from pipeline.evaluation.scores import corpus_scores
-from pipeline.flops import parameters_by_group
-from pipeline.selection import configurations_to_translate, parse_run_id, rows_frame
+from pipeline.expected import models_of_run, models_of_student
+from pipeline.flops import inference_flops_per_token, matrix_weights, parameters_by_group, parameters_total
+from pipeline.recipes import Step, kind_of, method_of, shapes_along, trains
+from pipeline.run_id import parse_run_id
+from pipeline.selection import configurations_to_translate, rows_frame
 from pipeline.size import SizeSpec
 
 VOCABULARY = 4000
@@ -21,9 +25,32 @@ DENSE = {
     "seconds": {"w32x2": 3.1, "w64x2": 2.3, "w128x2": 1.8, "w256x2": 1.85, "w128x4": 1.95},
     "flops": {"w32x2": 2.9, "w64x2": 2.1, "w128x2": 2.0, "w256x2": 2.6, "w128x4": 2.3},
 }
+_PRUNED = {"method": "magnitude", "rounds": 3}
+RECIPES: dict[str, list[dict[str, Any]]] = {
+    **{f"q{bits}": [{"method": "uniform", "bits": bits}] for bits in (8, 6, 4, 3)},
+    **{f"p{percent}": [_PRUNED | {"sparsity": percent / 100}] for percent in (50, 70, 90)},
+    **{
+        f"p50q{bits}": [_PRUNED | {"sparsity": 0.5}, {"method": "uniform", "bits": bits}]
+        for bits in (8, 4)
+    },
+    "gptq3": [{"method": "gptq", "bits": 3}],
+    "qat3": [{"method": "qat", "bits": 3}],
+    "q4tensor": [{"method": "uniform", "bits": 4, "granularity": "tensor"}],
+    "once50": [{"method": "magnitude", "sparsity": 0.5}],
+    "wanda50": [{"method": "wanda", "sparsity": 0.5}],
+    "width50": [{"method": "width", "fraction": 0.5}, {"method": "ffn", "fraction": 0.5}, {"method": "finetune"}],
+    "depth50kd": [{"method": "layers", "fraction": 0.5}, {"method": "distill"}],
+    "early": [],
+    "early4": [{"method": "uniform", "bits": 4}],
+    "early3": [{"method": "uniform", "bits": 3}],
+}  # fmt: skip
+"""The synthetic study's recipes, as a study's YAML writes them."""
+USUAL = ("q8", "q6", "q4", "q3", "p50", "p70", "p90", "p50q8", "p50q4")
 DAMAGE = {
     "fp32": 0.0, "q8": 0.001, "q6": 0.004, "q4": 0.04, "q3": 0.25,
     "p50": 0.06, "p70": 0.2, "p90": 0.8, "p50q8": 0.062, "p50q4": 0.11,
+    "gptq3": 0.15, "qat3": 0.08, "q4tensor": 0.09, "once50": 0.5, "wanda50": 0.3, "width50": 0.4, "depth50kd": 0.2,
+    "early": 0.05, "early4": 0.08, "early3": 0.25,
 }  # fmt: skip
 WORDS = [f"{a}{b}" for a in ("ba", "de", "fi", "go", "lu", "me", "no", "ra") for b in ("n", "s", "t", "k", "l", "")]
 SENTENCES = 150
@@ -42,25 +69,59 @@ def loss_of(match: str, size: str, recipe: str) -> float:
     return DENSE[match][size] + DAMAGE[recipe] * (64 / shape(size).d_model) ** 0.3
 
 
+_STEPS: TypeAdapter[list[Any]] = TypeAdapter(list[Step])
+
+
+def steps_of(recipe: str) -> list[Any]:
+    """Return a recipe's steps, none of fp32."""
+    return _STEPS.validate_python(RECIPES.get(recipe, []))
+
+
 def compression(recipe: str) -> tuple[int | None, float | None]:
-    pruned, _, bits = recipe.removeprefix("p").partition("q") if recipe[0] == "p" else ("", "", recipe[1:])
-    return (int(bits) if bits and recipe != "fp32" else None, int(pruned) / 100 if pruned else None)
+    """Return bits and the masked share."""
+    bits, masked = None, None
+    for step in steps_of(recipe):
+        bits, masked = getattr(step, "bits", bits), getattr(step, "sparsity", masked)
+    return bits, masked
+
+
+def shape_left(size: str, recipe: str) -> SizeSpec:
+    """Return the shape that a recipe leaves."""
+    return ([shape(size)] + [left for _, left, _ in shapes_along(shape(size), steps_of(recipe))])[-1]
 
 
 def file_bytes(size: str, recipe: str) -> int:
-    groups = parameters_by_group(shape(size), vocab_size=VOCABULARY)
-    rows, kept = sum(groups.values()), 1.0
-    bits, sparsity = compression(recipe)
-    if recipe == "fp32":
-        return 4 * rows + 20_000
-    kept -= sparsity or 0
-    return round(rows * (kept * (bits or 32) + (1 if sparsity else 0)) / 8 + 20_000)
+    numbers = parameters_total(shape_left(size, recipe), vocab_size=VOCABULARY)
+    bits, masked = compression(recipe)
+    kept = 1.0 - (masked or 0)
+    return round(numbers * (kept * (bits or 32) + (1 if masked else 0)) / 8 + 20_000)
+
+
+def recipe_facts(recipe: str, sizes: list[str], **changes: Any) -> dict[str, Any]:
+    """Return a recipe's line of the entry, as pipeline.expansion.recipe_table writes it."""
+    steps = steps_of(recipe)
+    return {
+        "family": "posttraining" if method_of(steps) == "quantize" else "pruning",
+        "method": method_of(steps),
+        "kind": kind_of(steps),
+        "branch": "early" if recipe.startswith("early") or any(map(trains, steps)) else "full",
+        "sizes": sizes,
+        "matches": ["seconds", "flops"],
+        "seeds": None,
+        "curve": recipe in USUAL,
+        "students": False,
+    } | changes
 
 
 def report_entry(**changes: Any) -> dict[str, Any]:
-    """Return params.yaml's report entry of the synthetic study."""
+    """Return params.yaml's report entry of the synthetic study.
+
+    `recipes` are names of `RECIPES`, `limited` says to which `sizes`, `matches` or `seeds` some of them apply.
+    """
     sizes = changes.pop("sizes", list(SPEED))
     seeds = changes.pop("seeds", 3)
+    recipes = changes.pop("recipes", USUAL)
+    limited = changes.pop("limited", {})
     students = [
         f"toy-{size}-{method}-s{seed}" for size in sizes[:2] for method in ("word", "sequence") for seed in range(2)
     ]
@@ -71,7 +132,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
         "runs": [f"toy-{size}-s{seed}" for size in sizes for seed in range(seeds)],
         "students": students,
         "matches": ["seconds", "flops"],
-        "recipes": list(DAMAGE),
+        "recipes": {name: recipe_facts(name, sizes, **limited.get(name, {})) for name in recipes},
         "limits": 8,
         "resamples": 200,
         "min_bleu": 0.3,
@@ -83,49 +144,63 @@ def report_entry(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def row_of(run_id: str, loss: float) -> dict[str, Any]:
+def row_of(run_id: str, loss: float, *, method: str | None = None) -> dict[str, Any]:
     """Return a model's row as the evaluate stage writes it."""
     identity = parse_run_id(run_id)
-    size, match, method = identity["size"], identity["match"], identity["method"]
+    size, match, recipe, teaching = (identity[name] for name in ("size", "match", "recipe", "teaching"))
+    steps, left = steps_of(recipe), shape_left(size, recipe)
     groups = parameters_by_group(shape(size), vocab_size=VOCABULARY)
     total, speed = sum(groups.values()), SPEED[size] * 1e9
-    recipe = "fp32" if method == "distill" else identity["recipe"]
-    bits, sparsity = compression(recipe)
+    bits, masked = compression(recipe)
+    early = recipe.startswith("early") or any(map(trains, steps))
     seconds = 299.0 if match == "seconds" else 1.49e13 / speed
-    finetune = 0.15 * seconds if sparsity else 0.0
-    teacher = 0.2 * seconds if identity["recipe"] == "word" else 0.0
-    decode = 60.0 if identity["recipe"] == "sequence" else 0.0
+    if early and not any(map(trains, steps)):
+        seconds *= 0.85
+    finetune = 0.15 * seconds if any(map(trains, steps)) else 0.0
+    teacher = 0.2 * seconds if teaching == "word" else 0.0
+    decode = 60.0 if teaching == "sequence" else 0.0
     train = seconds - finetune - teacher - decode
     written = file_bytes(size, recipe)
+    dense, matrices = (matrix_weights(one, vocab_size=VOCABULARY) for one in (shape(size), left))
+    gone = round(matrices * (masked or 0))
+    run_key = run_id.rsplit("-", 2)[0]
+    method = method_of(steps) if method is None else method
     row = {
-        **{
-            name: identity[name]
-            for name in ("study", "run_id", "size", "seed", "match", "recipe", "method", "config_id")
-        },
-        **shape(size).model_dump(include={"d_model", "num_layers", "num_heads", "ffn_dim"}),
+        **{name: identity[name] for name in ("study", "run_id", "size", "seed", "match", "recipe", "config_id")},
+        "method": "distill" if teaching and recipe == "fp32" else f"distill+{method}" if teaching else method,
+        **left.model_dump(include={"d_model", "num_layers", "num_heads", "ffn_dim"}),
         "task": "translation",
-        "parent_id": None if method == "none" else f"toy-{size}-s{identity['seed']}-{match}-fp32",
+        "parent_id": None if recipe == "fp32" else f"{run_key}-{match}-{'early-' if early else ''}fp32",
         "budget": BUDGETS[match],
         "params_total": total,
         "params_embedding": groups["embedding"],
         "params_non_embedding": total - groups["embedding"],
+        "params_kept": parameters_total(left, vocab_size=VOCABULARY) - gone,
         "total_seconds": seconds,
         "total_flops": seconds * speed,
-        "train_tokens": seconds * 20_000,
-        "tokens_per_param": seconds * 20_000 / (total - groups["embedding"]),
+        "train_tokens": (train + finetune) * 20_000,
+        "tokens_per_param": (train + finetune) * 20_000 / (total - groups["embedding"]),
         "bits": bits,
-        "sparsity": sparsity,
+        "embedding_bits": bits,
+        "granularity": next((step.granularity for step in steps if hasattr(step, "granularity")), "row")
+        if bits
+        else None,
+        "weight_error": None if bits is None else 2.0**-bits,
+        "sparsity": 1 - (matrices - gone) / dense if "prune" in method else None,
         "size_bytes": written,
         "size_bytes_theory": written - 20_000,
+        "size_zstd_bytes": round(0.9 * written),
         "compression_ratio": file_bytes(size, "fp32") / written,
-        "infer_flops_per_token": 2.0 * total,
+        "infer_flops_per_token": inference_flops_per_token(
+            left, source_length=10.0, target_length=10.0, vocab_size=VOCABULARY, density=1 - gone / matrices
+        ),
         "valid_loss": loss,
         "test_loss": loss,
         "status": "ok",
     }
     for purpose, spent in (("train", train), ("teacher", teacher), ("finetune", finetune), ("decode", decode)):
         row |= {f"{purpose}_seconds": spent, f"{purpose}_flops": spent * speed}
-    if method == "distill":
+    if teaching:
         row |= {"teacher_training_seconds": 299.0, "teacher_training_flops": 299.0 * 67e9}
     return row
 
@@ -184,20 +259,15 @@ def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of
     everything: list[dict[str, Any]] = []
     for key in (*entry["runs"], *entry["students"]):
         student = key in entry["students"]
-        names = (
-            [f"{key}-seconds-fp32"]
-            if student
-            else [f"{key}-{m}-{r}" for m in entry["matches"] for r in entry["recipes"]]
-        )
+        made = models_of_student(entry, key) if student else models_of_run(entry, key)
+        names = [model.run_id for model in made]
         shared = rng.normal(0, seed_noise)
         rows, arrays = [], {}
         for run_id in names:
             identity = parse_run_id(run_id)
-            recipe = "fp32" if student else identity["recipe"]
-            gain = {"word": 0.08, "sequence": 0.03}.get(identity["recipe"], 0.0)
-            expected = (
-                truth(identity["match"], identity["size"], recipe) - gain + shared + rng.normal(0, seed_noise / 5)
-            )
+            gain = {"word": 0.08, "sequence": 0.03}.get(identity["teaching"], 0.0)
+            expected = truth(identity["match"], identity["size"], identity["recipe"]) - gain + shared
+            expected += rng.normal(0, seed_noise / 5)
             row = row_of(run_id, expected)
             for split in ("valid", "test"):
                 nll = (expected + difficulty + rng.normal(0, 0.02, size=SENTENCES)) * lengths

@@ -12,9 +12,10 @@ from matplotlib.figure import Figure
 from pipeline.analysis.compression_figures import bytes_against, loss_added
 from pipeline.analysis.figure_style import style
 from pipeline.analysis.students import students_table
-from pipeline.analysis.table import assemble, expected_run_ids
+from pipeline.analysis.table import assemble
 from pipeline.analysis.training_figures import curves, distillation, final_quality, latency
-from pipeline.selection import parse_run_id
+from pipeline.expected import expected_models
+from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import loss_of, report_entry, row_of
 
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
@@ -22,17 +23,16 @@ CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train
 
 def table(entry: dict) -> pd.DataFrame:
     rows = []
-    for run_id in expected_run_ids(entry):
+    for run_id in (model.run_id for model in expected_models(entry)):
         identity = parse_run_id(run_id)
-        recipe = "fp32" if identity["method"] == "distill" else identity["recipe"]
-        rows.append(row_of(run_id, loss_of(identity["match"], identity["size"], recipe)))
+        rows.append(row_of(run_id, loss_of(identity["match"], identity["size"], identity["recipe"])))
     return assemble(entry, rows, {}, {})
 
 
 @pytest.fixture(scope="module")
 def sparse() -> pd.DataFrame:
     """A study of one size and one seed, without BLEU, students, latency or pruning."""
-    return table(report_entry(sizes=["w32x2"], seeds=1, students=[], plain_of_student={}, recipes=["fp32", "q8"]))
+    return table(report_entry(sizes=["w32x2"], seeds=1, students=[], plain_of_student={}, recipes=["q8"]))
 
 
 def drawn(figure: Figure) -> Figure:
@@ -99,7 +99,7 @@ def test_students_stand_beside_plain_runs_with_three_totals() -> None:
 def test_a_better_student_gains() -> None:
     entry = report_entry(sizes=["w32x2", "w64x2"])
     frame = table(entry)
-    frame.loc[frame["recipe"] == "word", "test_loss"] -= 0.2
+    frame.loc[frame["teaching"] == "word", "test_loss"] -= 0.2
     students = students_table(frame, entry).set_index(["size", "method"])
     assert students.loc[("w64x2", "word"), "loss_gain"] == pytest.approx(0.2)
     assert students.loc[("w64x2", "sequence"), "loss_gain"] == pytest.approx(0.0)

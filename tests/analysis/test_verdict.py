@@ -16,10 +16,11 @@ from pipeline.analysis.claim import claim_sentence, matches_disagree
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
 from pipeline.analysis.schema import check_verdict
-from pipeline.analysis.table import assemble, expected_run_ids
+from pipeline.analysis.table import assemble
 from pipeline.analysis.verdict import build_verdict
 from pipeline.errors import StudyError
-from pipeline.selection import parse_run_id
+from pipeline.expected import expected_models
+from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import loss_of, report_entry, row_of
 
 Truth = Callable[[str, str, str], float]
@@ -38,10 +39,9 @@ def world(
     entry = entry or report_entry()
     rng = np.random.default_rng(0)
     rows, translations = [], {}
-    for run_id in expected_run_ids(entry):
+    for run_id in (model.run_id for model in expected_models(entry)):
         identity = parse_run_id(run_id)
-        recipe = "fp32" if identity["method"] == "distill" else identity["recipe"]
-        loss = truth(identity["match"], identity["size"], recipe) + rng.normal(0, noise)
+        loss = truth(identity["match"], identity["size"], identity["recipe"]) + rng.normal(0, noise)
         rows.append(change(row_of(run_id, loss)))
         if run_id != without_quality:
             translations[run_id] = {
@@ -134,7 +134,7 @@ def test_a_heavy_winner_of_no_more_parameters_does_not_support_training_large() 
 
 
 def test_where_one_side_does_not_fit_nobody_wins() -> None:
-    verdict, _ = world(entry=report_entry(recipes=["fp32", "q8"]))
+    verdict, _ = world(entry=report_entry(recipes=["q8"]))
     check_verdict(verdict)
     assert set(winners(verdict)) == {"infeasible"}
     limit = verdict["matches"][0]["limits"][0]
