@@ -112,6 +112,16 @@ def test_a_student_like_its_plain_twin_ties_where_the_twin_is_its_rival() -> Non
     assert (line["winner"], line["holds"]) == ("tie", [])
 
 
+def test_a_header_of_other_length_does_not_save_a_student_from_its_twin() -> None:
+    def longer(row: dict[str, Any]) -> dict[str, Any]:
+        extra = {"w32x2/q4": 8, "w64x2/q4": 80}.get(row["config_id"], 0)
+        return row | {"size_bytes": row["size_bytes"] + extra}
+
+    verdict, _ = world(sizes=["w32x2", "w64x2"], recipes=["q8", "q4"], change=longer)
+    assert line_of(verdict, "w32x2-word/q4")["rival"]["config_id"] == "w32x2/q4"
+    assert line_of(verdict, "w64x2-word/q4")["rival"]["config_id"] != "w64x2/q4"
+
+
 def test_who_wins_needs_an_interval_without_zero_and_the_least_difference() -> None:
     def result(value: float, low: float | None, high: float | None) -> Difference:
         return Difference(value=value, low=low, high=high, p_value=None, seeds=2)
