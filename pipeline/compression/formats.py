@@ -255,12 +255,6 @@ def weights_file(directory: str | Path) -> Path:
     return directory / found[0]
 
 
-def rounds_inputs(directory: str | Path) -> bool:
-    """Tell whether a directory's model rounds the inputs of linear layers, which no other engine does for it."""
-    path = weights_file(directory)
-    return path.name == COMPRESSED and "activations" in _read(path)[0]
-
-
 def stored_numbers(directory: str | Path) -> tuple[dict[str, int], dict[str, int]]:
     """Return by name the bits a weight of every quantized matrix, and how many weights of every pruned one are kept."""
     kind = weights_file(directory).name

@@ -3,7 +3,21 @@
 from __future__ import annotations
 
 from pipeline.compression.candidate import Method
-from pipeline.compression.methods import activations, distill, ffn, finetune, gptq, heads, layers, magnitude, qat, quanto, uniform, wanda, width
+from pipeline.compression.methods import (
+    activations,
+    distill,
+    ffn,
+    finetune,
+    gptq,
+    heads,
+    layers,
+    magnitude,
+    qat,
+    quanto,
+    uniform,
+    wanda,
+    width,
+)
 
 METHODS: dict[str, Method] = {
     "activations": activations.apply,

@@ -15,7 +15,7 @@ from safetensors import safe_open
 from transformers import AutoModelForSeq2SeqLM
 from transformers.models.m2m_100 import M2M100ForConditionalGeneration
 
-from pipeline.compression.activation_rounding import range_of, round_inputs
+from pipeline.compression.activation_rounding import range_of, round_inputs, rounds_inputs
 from pipeline.compression.candidate import ActivationRange, Candidate, put_on_grid
 from pipeline.compression.formats import (
     COMPRESSED,
@@ -23,7 +23,6 @@ from pipeline.compression.formats import (
     load_compressed,
     load_model,
     read_contents,
-    rounds_inputs,
     save_compressed,
     size_bytes,
     stored_numbers,
@@ -138,10 +137,10 @@ def test_ranges_of_inputs_are_kept_and_act_again(build_model: BuildModel, tmp_pa
     assert read_contents(tmp_path / "once").activations == ranges
     assert torch.equal(logits(loaded), logits(candidate.model))
     assert not torch.equal(logits(loaded), plain)
-    assert rounds_inputs(tmp_path / "once")
+    assert rounds_inputs(load_compressed(tmp_path / "once"))
     candidate.activations = {}
     save_compressed(candidate, tmp_path / "without")
-    assert not rounds_inputs(tmp_path / "without")
+    assert not rounds_inputs(load_compressed(tmp_path / "without"))
     candidate.activations = ranges
     copied = again(candidate, tmp_path / "once")
     assert save_compressed(copied, tmp_path / "twice").read_bytes() == path.read_bytes()

@@ -14,7 +14,7 @@ from tests.runs import DISTILL, PRETRAIN, PRUNE, compression
 
 @pytest.fixture(scope="package")
 def runs(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """With dropout on: a pretraining, its model pruned and trained rounded, and its students at word and at sequence level."""
+    """With dropout on: a pretraining, its model pruned and trained rounded, and its students: at either level, and begun from it."""
     folder = tmp_path_factory.mktemp("runs")
     reads = {"corpus": str(corpus.path)}
     taught = reads | {"pretrained": str(folder), "translations": str(folder / "translations")}
@@ -27,7 +27,14 @@ def runs(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> It
         "prune": Command(function="prune", entry=PRUNE | short, inputs=reads | {"parent": str(folder / "out")}),
         "qat": Command(function="prune", entry=qat | short, inputs=reads | {"parent": str(folder / "out")}),
         "word": Command(function="distill", entry=student | {"method": "word", "teacher_fraction": 0.5}, inputs=taught),
-        "sequence": Command(function="distill", entry=student | {"method": "sequence"}, inputs=taught),
+        "sequence": Command(
+            function="distill", entry=student | {"method": "sequence", "teaching": "sequence"}, inputs=taught
+        ),
+        "bothinit": Command(
+            function="distill",
+            entry=student | {"method": "both", "init": "teacher", "teaching": "bothinit", "teacher_fraction": 0.5},
+            inputs=taught,
+        ),
     }
     with Attempts() as attempts:
         runs = Runs(attempts=attempts, commands=commands, folder=folder)
