@@ -160,7 +160,7 @@ def test_a_cut_out_student_has_its_own_dropout_and_no_initial_scale_of_mup(
 
 def test_a_student_larger_than_its_teacher_is_refused(corpus: PreparedCorpus, folder: Path, tmp_path: Path) -> None:
     shape = {"size": "w32x2", "d_model": 32, "num_layers": 2, "num_heads": 1, "ffn_dim": 128}
-    with pytest.raises(StudyError, match="num_layers would grow from 1 .* to 2"):
+    with pytest.raises(StudyError, match=r"num_layers would grow from 1 .* to 2"):
         _distill(corpus, folder, tmp_path / "out", method="sequence", init="teacher", **shape)
     assert not (tmp_path / "out").exists()
 
