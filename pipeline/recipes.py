@@ -291,7 +291,7 @@ def shapes_along(size: SizeSpec, steps: Sequence[Section]) -> Iterator[tuple[Any
     masked = False
     for step in steps:
         size = shape_after(size, step)
-        masked = masked or isinstance(step, _MASKING)
+        masked = masked or (isinstance(step, _MASKING) and step.sparsity > 0)
         yield step, size, masked
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
+from pipeline.calibration import word_key
 from pipeline.recipes import Family, kind_of_training, shapes_along
 from pipeline.size import SizeSpec
+from pipeline.study import Study
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,6 +19,27 @@ class StepKind:
     kind: Literal["train", "finetune", "qat", "word"]
     size: SizeSpec
     teacher: SizeSpec | None = None
+
+    @property
+    def key(self) -> str:
+        """``w32x2``, or ``w32x2<-w128x2`` with a teacher: where a calibration keeps its seconds."""
+        return word_key(self.size.key, self.teacher.key) if self.teacher else self.size.key
+
+
+def steps_needed(study: Study, *, teachers: Sequence[SizeSpec]) -> list[StepKind]:
+    """Return the kinds of step that a whole study takes, each once; `teachers` are the sizes that may teach its students."""
+    needed = [StepKind(kind="train", size=size) for size in study.sizes]
+    taught = dict.fromkeys(student.size for student in study.distill.students if student.method != "sequence")
+    needed += [
+        StepKind(kind="word", size=study.size(student), teacher=teacher) for student in taught for teacher in teachers
+    ]
+    for family in study.recipes.values():
+        for size in study.sizes_of(family):
+            needed += steps_of_family(size, family)
+    once: dict[tuple[str, str], StepKind] = {}
+    for step in needed:
+        once.setdefault((step.kind, step.key), step)
+    return list(once.values())
 
 
 def steps_of_family(size: SizeSpec, family: Family) -> list[StepKind]:

@@ -21,13 +21,13 @@ def main(
     steps: Annotated[int, typer.Option(min=2, help="Steps a measurement.")] = 40,
     kinds: Annotated[
         list[str] | None,
-        typer.Option("--kind", help="train, finetune, word or decode alone; repeatable. All by default."),
+        typer.Option("--kind", help="train, finetune, qat, word or decode alone; repeatable. All by default."),
     ] = None,
 ) -> None:
-    """Measure the seconds a step of every size, with as many processes busy as the study will use.
+    """Measure the seconds of every kind of step that the study takes, on every shape that it is taken on.
 
-    Budgets in seconds become steps through this file. It is an input, refreshed only when you run this command; then
-    `tlc plan --write`. Example: python -m stages.calibrate --study default
+    As many processes are busy meanwhile as the study will use. Budgets in seconds become steps through this file. It is an
+    input, refreshed only when you run this command; then `tlc plan --write`. Example: python -m stages.calibrate --study default
     """
     from pipeline.calibration import calibration_path
     from pipeline.errors import StudyError, nearest

@@ -122,13 +122,13 @@ class Runs:
 
 def _make(command: Command, folder: Path) -> None:
     """Make the run as its stage does."""
-    from pipeline.compression.recovery import prune_run
+    from pipeline.compression.families import compress
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.distillation.students import distill
     from pipeline.evaluation.losses import validation_loss
     from pipeline.training.pretraining import pretrain
 
-    functions: dict[str, Callable[..., str]] = {"pretrain": pretrain, "prune": prune_run, "distill": distill}
+    functions: dict[str, Callable[..., str]] = {"pretrain": pretrain, "prune": compress, "distill": distill}
     paths = {name: Path(path) for name, path in command.inputs.items()}
     corpus = PreparedCorpus.open(paths.pop("corpus"))
     paths |= {"out": folder / "out", "work": folder / "work"}

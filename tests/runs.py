@@ -40,16 +40,45 @@ PRETRAIN: dict[str, Any] = {
     "decay_fraction": 0.2,
     "validate_points": 2,
 }
-PRUNE: dict[str, Any] = {
-    **COMMON,
-    **TRAINING,
-    "learning_rate_fraction": 0.5,
-    "budgets": {"seconds": "40 s"},
-    "recovery_fraction": 0.15,
-    "sparsities": [0.5, 0.9],
-    "rounds": 3,
-    "bits": [4],
-}
+SHAPES = ("w16x1", "w16x1f32")  # that the tiny run has, or is pruned to
+MASKED = {"method": "magnitude", "rounds": 3}
+FOUR_BITS = {"method": "uniform", "bits": 4}
+
+
+def compression(recipes: dict[str, list[dict[str, Any]]], **changes: Any) -> dict[str, Any]:
+    """Return the entry of a family of recipes for the tiny run; recipes that train start from the early branch."""
+    from pipeline.recipes import Family
+
+    family = Family.model_validate({"recipes": recipes})
+    return {
+        **COMMON,
+        **TRAINING,
+        "run": KEY,
+        "parent": f"pretrain/{KEY}",
+        "family": "toy",
+        "matches": ["seconds"],
+        "budgets": {"seconds": "40 s"},
+        "recovery_fraction": 0.15,
+        "seconds_per_step": {
+            **{kind: dict.fromkeys(SHAPES, 0.5) for kind in ("train", "finetune", "qat")},
+            "word": {f"{shape}<-w16x1": 0.7 for shape in SHAPES},
+        },
+        "recipes": {
+            name: {"branch": family.branch_of(name), "steps": [step.model_dump() for step in steps]}
+            for name, steps in family.recipes.items()
+        },
+        **changes,
+    }
+
+
+PRUNE = compression(
+    {
+        "p50": [MASKED | {"sparsity": 0.5}],
+        "p50q4": [MASKED | {"sparsity": 0.5}, FOUR_BITS],
+        "p90": [MASKED | {"sparsity": 0.9}],
+        "p90q4": [MASKED | {"sparsity": 0.9}, FOUR_BITS],
+    }
+)
 DISTILL: dict[str, Any] = {
     **COMMON,
     **TRAINING,

@@ -15,9 +15,9 @@ from pydantic import TypeAdapter
 
 from pipeline.budget import Budget, Ledger
 from pipeline.compression.candidate import Bench, Candidate
+from pipeline.compression.encoding_facts import encoding_facts
 from pipeline.compression.formats import save_compressed
 from pipeline.compression.registry import METHODS
-from pipeline.compression.sizes import encoding_facts, size_bytes_theory
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
@@ -184,14 +184,10 @@ def compress(
     return f"{key}: made {len(good)} of {len(metrics)} models ({', '.join(good) or 'its parent diverged'})"
 
 
-def masked_weights(candidate: Candidate) -> int:
-    """Return how many weights of the candidate's matrices are masked."""
-    return sum(int((~mask).sum()) for mask in candidate.masks.values())
-
-
 def sparsity_of(candidate: Candidate, *, vocab_size: int) -> float:
     """Return the share of the parent's matrix weights that is gone, whole parts and masked weights alike."""
-    kept = matrix_weights(candidate.size, vocab_size=vocab_size) - masked_weights(candidate)
+    masked = sum(int((~mask).sum()) for mask in candidate.masks.values())
+    kept = matrix_weights(candidate.size, vocab_size=vocab_size) - masked
     return 1 - kept / matrix_weights(candidate.trained_size, vocab_size=vocab_size)
 
 
@@ -217,8 +213,6 @@ def _write(workshop: _Workshop, match: str, recipe: Recipe) -> dict[str, Any]:
         recipe=recipe.name,
         steps_of_recipe=[step.model_dump() for step in recipe.steps],
         sparsity=round(sparsity, 4) if "prune" in method else None,
-        masked_weights=masked_weights(candidate),
-        size_bytes_theory=size_bytes_theory(candidate),
         trained_size=candidate.run["size"],
         ledger=candidate.ledger.as_dict(),
         steps=candidate.run["steps"] + candidate.steps,

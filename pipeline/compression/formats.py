@@ -1,64 +1,57 @@
-"""Compressed model directories: packed weights written to disk, and the one model that is read back from them.
+"""Model directories: a candidate written to disk, and the one model that is read back from it.
 
-What is evaluated is what `load_compressed` returns: there is no second way to a compressed model, so that a measured
-quality and a measured size always belong to the same bytes.
+What is evaluated is what `load_model` returns: there is no second way to a compressed model, so that a measured quality
+and a measured size always belong to the same bytes. A directory holds one weights file:
 
-`weights.safetensors` holds one tensor a kind, each the parts of all parameters one after another, in the order of the
-model's named_parameters (tied parameters once):
+    model.safetensors      a plain fp32 model of a standard shape; anybody's `from_pretrained` loads it
+    weights.safetensors    everything else of ours: the tensors of pipeline/compression/encoding.py
+    quanto.safetensors     optimum-quanto's layers, see pipeline/compression/quanto_files.py
 
-    values            fp32: the vectors, and the kept weights of matrices that are not quantized, in C order
-    codes             uint8: a matrix's kept weights in C order, packed in k bits, up to a whole byte
-    scale, minimum    fp16, one a row of every matrix, beside codes
-    mask              uint8: a matrix's bits in C order, 1 where kept, up to a whole byte; absent if nothing is pruned
-
-and under the metadata key `compression` a JSON object: version, bits (null: fp32), and CRC-32 sums of the parameters'
-shapes and of the tensors, which tell a wrong config.json and damaged data from good ones. Where a part ends follows
-from config.json's shapes, the bits, and the number of ones in its mask: an entry a part would take tens of kilobytes,
-a tenth of the smallest models. `size_bytes` is the size of the whole file: beside the numbers, 4 bytes a row, a bit a
-weight for a mask, and about half a kilobyte of header whatever the model.
+weights.safetensors has under the metadata key `compression` a JSON object: version, the encoding of every matrix, where
+inputs are rounded the bits of every linear layer, and CRC-32 sums of the parameters' shapes and of the tensors, which
+tell a wrong config.json and damaged data from good ones. `size_bytes` is the size of the whole file: beside the
+numbers, 4 bytes a grid, a bit a weight for a mask, 8 bytes a range, and about half a kilobyte of header.
 """
 
 from __future__ import annotations
 
-import copy
 import json
-import math
 import zlib
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
-from pipeline.compression.packing import pack_bits, pack_mask, packed_bytes, unpack_bits, unpack_mask
+from pipeline.compression.candidate import ActivationRange, Candidate
+from pipeline.compression.configuration import again, empty_model, save_configuration
+from pipeline.compression.encoding import Array, MatrixEncoding, PartsReader, encode, read_words, write_words
 from pipeline.compression.pruning import compressible
-from pipeline.compression.quantization import MAX_BITS, MIN_BITS, QuantizedTensor, check_bits, dequantize, quantize_rows
+from pipeline.compression.quantization import Floats, Mask, QuantizedTensor, dequantize
 from pipeline.compression.sizes import Shapes, parameter_shapes
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path, read_json
+from pipeline.files import atomic_path
 
 if TYPE_CHECKING:
-    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
+    from pipeline.models.seq2seq import Model
 
-VERSION = 1
-DENSE, COMPRESSED = "model.safetensors", "weights.safetensors"
-
-KINDS = {"codes": np.uint8, "scale": np.float16, "minimum": np.float16, "mask": np.uint8, "values": np.float32}
-
-Array = npt.NDArray[Any]
+VERSION = 2
+DENSE, COMPRESSED, QUANTO = "model.safetensors", "weights.safetensors", "quanto.safetensors"
 
 
 def _shapes_sum(shapes: Shapes) -> str:
     return f"{zlib.crc32(json.dumps(list(shapes.items())).encode()):08x}"
 
 
-def _tensors_sum(tensors: Mapping[str, Array]) -> str:
-    total = 0
+def _data_sum(record: Mapping[str, Any], tensors: Mapping[str, Array]) -> str:
+    """Return the sum of the tensors and of what says how to read them."""
+    described = [record.get(key) for key in ("version", "matrices", "activations")]
+    total = zlib.crc32(json.dumps(described).encode())
     for name in sorted(tensors):
         tensor = tensors[name]
         total = zlib.crc32(f"{name} {tensor.dtype.str} {tensor.shape}".encode(), total)
@@ -66,209 +59,214 @@ def _tensors_sum(tensors: Mapping[str, Array]) -> str:
     return f"{total:08x}"
 
 
-def _encode(weight: npt.NDArray[np.float32], bits: int | None, mask: npt.NDArray[np.bool_] | None) -> dict[str, Array]:
-    """Return the flat parts of a matrix by kind."""
-    parts: dict[str, Array] = {} if mask is None else {"mask": pack_mask(mask)}
-    kept = np.ones_like(weight, dtype=np.bool_) if mask is None else mask
-    if bits is None:
-        return parts | {"values": weight[kept]}
-    quantized = quantize_rows(weight, bits, kept)
-    codes = pack_bits(quantized.codes[kept], bits)
-    return parts | {"codes": codes, "scale": quantized.scale, "minimum": quantized.minimum}
+def _linear_layers(model: nn.Module) -> list[str]:
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear)]
 
 
-class _Parts:
-    """The tensors of a file, taken piece by piece in the order in which they were put together."""
-
-    def __init__(self, tensors: Mapping[str, Array], bits: int | None) -> None:
-        """ValueError unless the tensors are exactly the kinds that these bits need, of their types."""
-        needed = {"values", "mask"} if bits is None else {"values", "codes", "scale", "minimum"}
-        if not needed <= set(tensors) <= needed | {"mask"}:
-            raise ValueError(f"it consists of {', '.join(sorted(tensors))}")
-        for kind, tensor in tensors.items():
-            if tensor.dtype != KINDS[kind] or tensor.ndim != 1:
-                raise ValueError(f"{kind} is {tensor.dtype} of shape {tensor.shape}")
-        self._rest = dict(tensors)
-        self._bits = bits
-
-    def _take(self, kind: str, count: int) -> Array:
-        part, self._rest[kind] = np.split(self._rest[kind], [count])
-        if part.size != count:
-            raise ValueError(f"{part.size} {kind} are left, not {count}")
-        return part
-
-    def decode(self, shape: tuple[int, ...]) -> npt.NDArray[np.float32]:
-        """Return the next parameter, float32 of this shape; ValueError when what is left does not make one."""
-        count = math.prod(shape)
-        if len(shape) != 2:
-            return self._take("values", count).reshape(shape)
-        mask = np.ones(shape, dtype=np.bool_)
-        if "mask" in self._rest:
-            mask = unpack_mask(self._take("mask", packed_bytes(count, 1)), shape)
-            count = int(mask.sum())
-        if self._bits is None:
-            weight = np.zeros(shape, dtype=np.float32)
-            weight[mask] = self._take("values", count)
-            return weight
-        codes = np.zeros(shape, dtype=np.uint8)
-        codes[mask] = unpack_bits(self._take("codes", packed_bytes(count, self._bits)), self._bits, count)
-        scale, minimum = (self._take(kind, shape[0]) for kind in ("scale", "minimum"))
-        return dequantize(QuantizedTensor(bits=self._bits, codes=codes, scale=scale, minimum=minimum, mask=mask))
-
-    def finish(self) -> None:
-        """Raise ValueError if anything is left."""
-        for kind, rest in self._rest.items():
-            if rest.size:
-                raise ValueError(f"{rest.size} {kind} are left over")
-
-
-def save_compressed(
-    model: M2M100ForConditionalGeneration,
-    directory: str | Path,
-    *,
-    bits: int | None,
-    masks: Mapping[str, Tensor] | None,
-) -> Path:
-    """Write config.json, generation_config.json and weights.safetensors into `directory`; return the last one's path.
-
-    `bits` 2..8 quantizes every matrix, None keeps fp32; `masks` (one for every name of `compressible`, True
-    where kept) prunes. The model itself is left as it is. The same model gives the same bytes. StudyError on other bits
-    and on weights that are not finite.
-    """
-    if bits is not None:
-        check_bits(bits)
-    if bits is None and not masks:
-        raise ValueError("neither bits nor masks: pipeline.models.checkpoint.save_dense saves an uncompressed model")
-    matrices = compressible(model)
-    for name, mask in (masks or {}).items():
-        if name not in matrices or mask.dtype != torch.bool or mask.shape != matrices[name].shape:
-            raise ValueError(f"the {mask.dtype} mask of shape {tuple(mask.shape)} fits no weight matrix {name}")
-    if masks is not None and len(masks) < len(matrices):
-        raise ValueError(f"these matrices have no mask: {', '.join(sorted(set(matrices) - set(masks)))}")
+def _weights(candidate: Candidate, directory: Path) -> dict[str, Floats]:
+    """Return every parameter as fp32 on the CPU, once it is sure that the file can say all that the model is."""
+    model = candidate.model
     extra = set(model.state_dict()) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
     if extra:
         raise ValueError(f"the model has buffers that would be lost: {', '.join(sorted(extra))}")
-
-    parts: dict[str, list[Array]] = {}
+    weights: dict[str, Floats] = {}
     for name, parameter in model.named_parameters():
-        weight = parameter.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
-        if not np.isfinite(weight).all():
+        weights[name] = parameter.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
+        if not np.isfinite(weights[name]).all():
             raise StudyError(f"{directory}: {name} is not finite, the model has diverged; lower its learning rate")
-        encoded = {"values": weight.reshape(-1)}
-        if name in matrices:
-            encoded = _encode(weight, bits, None if masks is None else masks[name].cpu().numpy())
-        for kind, part in encoded.items():
-            parts.setdefault(kind, []).append(part)
-    tensors = {kind: np.concatenate(pieces) for kind, pieces in parts.items()}
-    shapes, data = _shapes_sum(parameter_shapes(model)), _tensors_sum(tensors)
-    record = json.dumps({"version": VERSION, "bits": bits, "shapes": shapes, "data": data}, separators=(",", ":"))
+    matrices = compressible(model)
+    for name, kept in candidate.masks.items():
+        if name not in matrices or kept.dtype != torch.bool or kept.shape != matrices[name].shape:
+            raise ValueError(f"the {kept.dtype} mask of shape {tuple(kept.shape)} fits no weight matrix {name}")
+        if np.any(weights[name][~kept.cpu().numpy()]):
+            raise ValueError(f"{name} has pruned weights that are not 0")
+    for name, quantized in candidate.quantized.items():
+        if name not in matrices or not np.array_equal(dequantize(quantized), weights[name]):
+            raise ValueError(f"the quantized {name} is not what the model has; it was changed after it was quantized")
+        mask = _mask_of(candidate, name)
+        pruned = mask is not None or quantized.mask is not None
+        if pruned and (mask is None or quantized.mask is None or not np.array_equal(mask, quantized.mask)):
+            raise ValueError(f"{name} was quantized with another mask than it has")
+    unknown = set(candidate.activations) - set(_linear_layers(model))
+    if unknown:
+        raise ValueError(f"ranges of inputs of what is no linear layer: {', '.join(sorted(unknown))}")
+    return weights
 
-    directory = Path(directory)
-    directory.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(directory)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(directory)
-    path = directory / COMPRESSED
+
+def _ranges(candidate: Candidate) -> tuple[dict[str, Any], Array]:
+    """Return the bits of every linear layer's inputs as words, and (2 n,) fp32 minima and scales of those rounded."""
+    layers = _linear_layers(candidate.model)
+    ranges = [candidate.activations[name] for name in layers if name in candidate.activations]
+    words = [str(candidate.activations[name].bits) if name in candidate.activations else "32" for name in layers]
+    exact = np.array([(limits.minimum, limits.scale) for limits in ranges], dtype=np.float64).reshape(-1)
+    if not np.array_equal(exact, exact.astype(np.float32)):
+        raise ValueError("a range's minimum and scale must be fp32 numbers")
+    return write_words(words), exact.astype(np.float32)
+
+
+def _save_packed(candidate: Candidate, path: Path) -> None:
+    weights = _weights(candidate, path.parent)
+    parts: dict[str, list[Array]] = {}
+    words: list[str] = []
+    for name, weight in weights.items():
+        quantized, mask = candidate.quantized.get(name), _mask_of(candidate, name)
+        if weight.ndim == 2:
+            words.append(MatrixEncoding.of(quantized, mask).word)
+        for kind, part in encode(weight, quantized, mask).items():
+            parts.setdefault(kind, []).append(part)
+    record: dict[str, Any] = {"version": VERSION, "matrices": write_words(words)}
+    if candidate.activations:
+        record["activations"], ranges = _ranges(candidate)
+        parts["ranges"] = [ranges]
+    tensors = {kind: np.concatenate(pieces) for kind, pieces in parts.items()}
+    record |= {"shapes": _shapes_sum(parameter_shapes(candidate.model)), "data": _data_sum(record, tensors)}
     with atomic_path(path) as temporary:
         # One metadata key only: the library writes several in an order that changes from run to run.
-        save_file(tensors, temporary, metadata={"compression": record})
+        save_file(tensors, temporary, metadata={"compression": json.dumps(record, separators=(",", ":"))})
+
+
+def _mask_of(candidate: Candidate, name: str) -> Mask | None:
+    mask = candidate.masks.get(name)
+    return None if mask is None else mask.cpu().numpy()
+
+
+def save_compressed(candidate: Candidate, directory: str | Path) -> Path:
+    """Write config.json, generation_config.json and the weights file into `directory`; return the weights file's path.
+
+    The same candidate gives the same bytes, and is left as it is. Codes are written as they are. StudyError on weights
+    that are not finite; ValueError where the candidate contradicts itself: weights beside their grid or mask.
+    """
+    directory = Path(directory)
+    model = candidate.model
+    if candidate.quanto_bits is not None:
+        from pipeline.compression.quanto_files import save_quanto
+
+        path = directory / QUANTO
+        save_configuration(model, directory)
+        save_quanto(model, path)
+        return path
+    plain = not (candidate.masks or candidate.quantized or candidate.activations)
+    if plain and candidate.size.is_standard:
+        _weights(candidate, directory)
+        model.save_pretrained(directory, safe_serialization=True)
+        return directory / DENSE
+    path = directory / COMPRESSED
+    _save_packed(candidate, path)
+    save_configuration(model, directory)
     return path
-
-
-def _again(directory: Path) -> str:
-    return f"delete {directory} and rerun its stage"
 
 
 def _damaged(path: Path, reason: object) -> StudyError:
     text = " ".join(str(reason).split())[:160]
-    return StudyError(f"{path}: the compressed weights are damaged ({text}); {_again(path.parent)}")
+    return StudyError(f"{path}: the compressed weights are damaged ({text}); {again(path.parent)}")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
-    """Return the checked metadata record and all tensors of a weights file."""
+    """Return the metadata record and all tensors of a weights file, their sum checked."""
+    if not path.is_file():
+        raise StudyError(f"{path}: no such file; run the stage that writes it (dvc repro)")
     try:
         with safe_open(path, framework="np") as file:
             record = json.loads((file.metadata() or {})["compression"])
-            version, bits = record["version"], record["bits"]
+            version = record["version"]
             names = file.keys()
             tensors = {name: file.get_tensor(name) for name in names}
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise _damaged(path, error if not isinstance(error, KeyError) else f"no {error} in its metadata") from error
     if version != VERSION:
         raise StudyError(f"{path}: written in format version {version}, this program reads {VERSION}; rerun its stage")
-    if bits is not None and (type(bits) is not int or not MIN_BITS <= bits <= MAX_BITS):
-        raise _damaged(path, f"{bits} bits")
-    if record.get("data") != _tensors_sum(tensors):
-        raise _damaged(path, "the checksum of its tensors is wrong")
+    if record.get("data") != _data_sum(record, tensors):
+        raise _damaged(path, "its checksum is wrong")
     return record, tensors
 
 
-def _empty_model(directory: Path) -> M2M100ForConditionalGeneration:
-    """Return a model of config.json's shape, its weights still to be set."""
-    from transformers import GenerationConfig
-    from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What weights.safetensors holds, as a candidate has it."""
 
-    path = directory / "config.json"
-    data = read_json(path)
-    kind = data.get("model_type") if isinstance(data, dict) else None
-    if kind != M2M100Config.model_type:
-        raise StudyError(f"{path}: model type {kind!r}, not {M2M100Config.model_type!r}; {_again(directory)}")
+    model: Model
+    masks: dict[str, Tensor]
+    quantized: dict[str, QuantizedTensor]
+    activations: dict[str, ActivationRange]
+
+
+def read_contents(directory: str | Path) -> Contents:
+    """Return the model of weights.safetensors and how its weights are stored; errors as in `load_compressed`."""
+    directory = Path(directory)
+    path = directory / COMPRESSED
+    record, tensors = _read(path)
+    model = empty_model(directory)
+    shapes = parameter_shapes(model)
+    if record.get("shapes") != _shapes_sum(shapes):
+        raise StudyError(f"{path}: the weights are of another architecture than config.json; {again(directory)}")
+    contents = Contents(model=model, masks={}, quantized={}, activations={})
+    layers = _linear_layers(model)
+    name = "its metadata"
     try:
-        config = M2M100Config.from_dict(data, attn_implementation="eager")
-        # Positions are computed here. The random weights are overwritten, and must not move the global generator.
-        with torch.random.fork_rng(devices=[]):
-            model = M2M100ForConditionalGeneration(config)
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise StudyError(f"{path}: it describes no model ({reason}); {_again(directory)}") from error
-    settings = directory / "generation_config.json"
-    if settings.is_file():
-        try:
-            model.generation_config = GenerationConfig.from_pretrained(directory, local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise StudyError(f"{settings}: damaged; {_again(directory)}") from error
-    return model
+        words = read_words(record.get("matrices"), len(compressible(model)))
+        encodings = [MatrixEncoding.from_word(word) for word in words]
+        widths = read_words(record["activations"], len(layers)) if "activations" in record else []
+        name = "its tensors"
+        reader = PartsReader(tensors, encodings, ranges=len(widths))
+        queue = iter(encodings)
+        with torch.no_grad():
+            for name, parameter in model.named_parameters():
+                shape = shapes[name]
+                part = reader.matrix(shape, next(queue)) if len(shape) == 2 else reader.vector(shape)
+                if part.mask is not None:
+                    contents.masks[name] = torch.from_numpy(part.mask)
+                if part.quantized is not None:
+                    contents.quantized[name] = part.quantized
+                parameter.copy_(torch.from_numpy(part.weight()))
+        name = "its ranges"
+        for layer, bits in zip(layers, widths, strict=False):
+            if bits != "32":
+                minimum, scale = (float(number) for number in reader.take("ranges", 2))
+                contents.activations[layer] = ActivationRange(bits=int(bits), minimum=minimum, scale=scale)
+        name = "its tensors"
+        reader.finish()
+    except ValueError as error:
+        raise _damaged(path, f"{name}: {error}") from error
+    if contents.activations:
+        from pipeline.compression.activation_rounding import round_inputs
+
+        round_inputs(model, contents.activations)
+    model.eval()
+    return contents
 
 
-def load_compressed(directory: str | Path) -> M2M100ForConditionalGeneration:
-    """Load a compressed model as fp32, in eval mode, with eager attention and its ties.
+def load_compressed(directory: str | Path) -> Model:
+    """Load weights.safetensors as fp32, in eval mode, with eager attention, its ties, and its inputs rounded.
 
     StudyError on missing, truncated or damaged files, an unknown format version, and weights that do not belong to
     config.json.
     """
-    directory = Path(directory)
-    path = directory / COMPRESSED
-    if not path.is_file():
-        raise StudyError(f"{path}: no such file; run the stage that writes it (dvc repro)")
-    record, tensors = _read(path)
-    model = _empty_model(directory)
-    shapes = parameter_shapes(model)
-    if record.get("shapes") != _shapes_sum(shapes):
-        raise StudyError(f"{path}: the weights are of another architecture than config.json; {_again(directory)}")
-    name = "its tensors"
-    try:
-        parts = _Parts(tensors, record["bits"])
-        with torch.no_grad():
-            for name, parameter in model.named_parameters():
-                parameter.copy_(torch.from_numpy(parts.decode(shapes[name])))
-        name = "its tensors"
-        parts.finish()
-    except ValueError as error:
-        raise _damaged(path, f"{name}: {error}") from error
-    return model.eval()
+    return read_contents(directory).model
 
 
 def weights_file(directory: str | Path) -> Path:
-    """Return the one weights file of a model directory, dense or compressed; StudyError when there is none, or both."""
+    """Return the one weights file of a model directory; StudyError when there is none, or more than one."""
     directory = Path(directory)
-    found = [directory / name for name in (DENSE, COMPRESSED) if (directory / name).is_file()]
+    found = [name for name in (DENSE, COMPRESSED, QUANTO) if (directory / name).is_file()]
     if not found:
         raise StudyError(f"{directory}: no {DENSE} and no {COMPRESSED}; run the stage that writes it (dvc repro)")
     if len(found) > 1:
-        raise StudyError(f"{directory}: both {DENSE} and {COMPRESSED} are there; {_again(directory)}")
-    return found[0]
+        raise StudyError(f"{directory}: both {' and '.join(found)} are there; {again(directory)}")
+    return directory / found[0]
+
+
+def stored_numbers(directory: str | Path) -> tuple[dict[str, int], dict[str, int]]:
+    """Return by name the bits a weight of every quantized matrix, and how many weights of every pruned one are kept."""
+    kind = weights_file(directory).name
+    if kind == QUANTO:
+        from pipeline.compression.quanto_files import stored_bits
+
+        return stored_bits(Path(directory) / QUANTO), {}
+    if kind == DENSE:
+        return {}, {}
+    contents = read_contents(directory)
+    bits = {name: quantized.bits for name, quantized in contents.quantized.items()}
+    return bits, {name: int(mask.sum()) for name, mask in contents.masks.items()}
 
 
 def size_bytes(directory: str | Path) -> int:
@@ -276,10 +274,15 @@ def size_bytes(directory: str | Path) -> int:
     return weights_file(directory).stat().st_size
 
 
-def load_model(directory: str | Path) -> M2M100ForConditionalGeneration:
-    """Load a model directory, dense or compressed, in eval mode; StudyError as the loader of its kind."""
-    if weights_file(directory).name == COMPRESSED:
+def load_model(directory: str | Path) -> Model:
+    """Load a model directory of any kind, in eval mode; StudyError as the loader of its kind."""
+    kind = weights_file(directory).name
+    if kind == COMPRESSED:
         return load_compressed(directory)
+    if kind == QUANTO:
+        from pipeline.compression.quanto_files import load_quanto
+
+        return load_quanto(Path(directory) / QUANTO, empty_model(Path(directory)))
     from pipeline.models.checkpoint import load_dense
 
     return load_dense(directory)

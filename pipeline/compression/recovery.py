@@ -21,7 +21,7 @@ from pipeline.models.seq2seq import set_dropout
 from pipeline.recipes import kind_of_training
 from pipeline.training.devices import micro_batch_tokens, training_device
 from pipeline.training.forward import forward_of
-from pipeline.training.loop import LoopOptions, train
+from pipeline.training.loop import LoopOptions, Projection, train
 from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.precision import resolve
 from pipeline.training.pricing import Price, step_price, taught_price, total_costs
@@ -76,12 +76,14 @@ def _objective(bench: Bench, step: Any, *, precision: str, device: torch.device,
 
 
 def recover(
-    candidate: Candidate, step: Any, bench: Bench, *, prune: Callable[[int], None] | None = None, rounds: int = 1
-) -> TrainState | None:
+    candidate: Candidate, step: Any, bench: Bench, *, prune: Callable[[int], None] | None = None, rounds: int = 1,
+    projection: Projection | None = None,
+) -> TrainState | None:  # fmt: skip
     """Train the candidate on its share of the recovery budget, the rate falling to 0; return the state at the end.
 
     `prune` is called before each of `rounds` equal parts with the number of the round, from 1, and may change the
-    candidate's masks. None when the share is 0: nothing is trained. Diverged (training.loop) when the loss is not
+    candidate's masks. With a `projection` latent weights are trained, and the model ends with the projected
+    ones. None when the share is 0: nothing is trained. Diverged (training.loop) when the loss is not
     finite, StudyError when the share pays for fewer steps than rounds.
     """
     masked = bool(candidate.masks) or prune is not None
@@ -129,6 +131,7 @@ def recover(
         checkpoint_seconds=entry["checkpoint_seconds"],
         device=device,
         micro_batch_tokens=micro_batch_tokens(),
+        projection=projection,
     )
     reached = 0
     if bench.checkpoint.exists():
@@ -153,6 +156,7 @@ def recover(
     save_checkpoint(bench.checkpoint, {"phase": f"{step.method} {rounds}", "state": state.state_dict()})
     model.to("cpu")  # type: ignore[arg-type]
     candidate.masks = {name: mask.cpu() for name, mask in state.masks.items()}
+    apply_masks(model, candidate.masks)  # a product with 0 may be -0
     candidate.steps += steps
     model.eval()
     return state

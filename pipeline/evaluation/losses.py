@@ -58,7 +58,7 @@ def sentence_losses(
     training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), torch.autocast(device.type, enabled=False):
+        with torch.no_grad(), torch.autocast(device.type, enabled=False):
             token_losses = _TokenLosses(model.lm_head.weight)
             for batch in progress(ordered_batches(split, batch_tokens=batch_tokens), desc="losses", unit="batch"):
                 labels = batch.labels.to(device)

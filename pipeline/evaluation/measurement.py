@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -10,8 +11,8 @@ import numpy as np
 import torch
 
 from pipeline.budget import Ledger
-from pipeline.compression.formats import load_model, size_bytes, weights_file
-from pipeline.compression.sizes import compression_ratio, entropy_coded_bytes, parameter_shapes
+from pipeline.compression.formats import load_model, size_bytes, stored_numbers, weights_file
+from pipeline.compression.sizes import compression_ratio, entropy_coded_bytes, parameter_shapes, size_bytes_theory
 from pipeline.corpora.prepared import PreparedCorpus, Split
 from pipeline.evaluation.losses import sentence_losses
 from pipeline.expected import Expected
@@ -84,9 +85,9 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
     vocab_size = run["size"]["vocab_size"]
     groups = parameters_by_group(trained, vocab_size=vocab_size)
     total = sum(groups.values())
-    written = size_bytes(directory)
-    left = parameters_total(size, vocab_size=vocab_size)
-    pruned = run.get("masked_weights", 0)
+    written, shapes = size_bytes(directory), parameter_shapes(model)
+    bits, kept = stored_numbers(directory)
+    pruned = sum(math.prod(shapes[name]) - count for name, count in kept.items())
     source_length, target_length = lengths
     row = {
         **{
@@ -101,11 +102,11 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
         "params_total": total,
         "params_embedding": groups["embedding"],
         "params_non_embedding": total - groups["embedding"],
-        "params_kept": left - pruned,
+        "params_kept": parameters_total(size, vocab_size=vocab_size) - pruned,
         **_cost_columns(run, total - groups["embedding"]),
         "size_bytes": written,
         "size_zstd_bytes": entropy_coded_bytes(weights_file(directory)),
-        "size_bytes_theory": run.get("size_bytes_theory", 4 * left),
+        "size_bytes_theory": size_bytes_theory(shapes, bits=bits, kept=kept),
         "compression_ratio": compression_ratio(_dense_shapes(trained, vocab_size), written),
         "infer_flops_per_token": inference_flops_per_token(
             size,

@@ -11,7 +11,6 @@ import time
 from collections.abc import Callable
 from concurrent.futures import Executor, ProcessPoolExecutor
 from functools import partial
-from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
 from threading import Barrier
@@ -19,8 +18,9 @@ from threading import Barrier
 import torch
 
 from pipeline.budget import Ledger
-from pipeline.calibration import Calibration, word_key
+from pipeline.calibration import Calibration
 from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks
+from pipeline.compression.rounding import RowRounding
 from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.distillation.losses import WordDistillation
@@ -30,10 +30,11 @@ from pipeline.files import write_json
 from pipeline.models.seq2seq import build
 from pipeline.progress import progress
 from pipeline.size import SizeSpec
+from pipeline.steps_needed import steps_needed
 from pipeline.study import Study
 from pipeline.training.devices import finish_work, micro_batch_tokens, training_device
 from pipeline.training.forward import forward_of
-from pipeline.training.loop import LoopOptions, train
+from pipeline.training.loop import LoopOptions, Projection, train
 from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.precision import resolve
 from pipeline.training.pricing import step_price
@@ -46,8 +47,9 @@ ENVIRONMENT = {
 }
 """What the Makefile sets for the study's processes, and why, stands there."""
 
-KINDS = ("train", "finetune", "word", "decode")
+KINDS = ("train", "finetune", "qat", "word", "decode")
 
+_QAT_BITS = 3  # a step takes as long with any other number
 _WARMUP_STEPS = 4
 _START_SECONDS = 300  # that a process waits for the others before it gives up
 _ROUNDS = 3  # over all measurements, the fastest of each counts: a slow minute of the machine must not slow one size
@@ -63,7 +65,7 @@ def step_seconds(
     steps: int,
     start: Barrier | None = None,
 ) -> float:
-    """Return the mean seconds of an update of `kind` (train, finetune, word) over `steps` batches of the real corpus.
+    """Return the mean seconds of an update of `kind` (train, finetune, qat, word) over `steps` batches of the real corpus.
 
     Processes that measure side by side begin together at `start`: one that has not begun yet would leave the others the machine.
     """
@@ -95,8 +97,11 @@ def step_seconds(
         weight_decay=training.weight_decay,
         paid=Ledger(),
     )
+    weights = {name: parameter.detach() for name, parameter in compressible(model).items()}
+    projection: Projection | None = None
+    if kind == "qat":
+        projection = partial(RowRounding, bits=dict.fromkeys(weights, _QAT_BITS))
     if kind == "finetune":
-        weights = {name: parameter.detach() for name, parameter in compressible(model).items()}
         state.masks = magnitude_masks(weights, 0.5)
         apply_masks(model, state.masks)
     options = LoopOptions(
@@ -109,6 +114,7 @@ def step_seconds(
         checkpoint_seconds=float("inf"),
         device=device,
         micro_batch_tokens=micro_batch_tokens(),
+        projection=projection,
     )
     train(state, options, phase=kind, until=_WARMUP_STEPS, schedule=lambda step: 1.0)
     finish_work(device)
@@ -166,21 +172,19 @@ def calibrate(
 ) -> Calibration:
     """Measure the `kinds` of step of a study, keep the others as they were, and write its calibration file; return it."""
     candidates = teacher_candidates(study)
-    students = [study.size(key) for key in study.distill.sizes]
     jobs: dict[tuple[str, str], Callable[..., float]] = {}
-    step = partial(step_seconds, study, corpus_path=corpus_path, steps=steps)
-    for size in study.sizes:
-        jobs["train", size.key] = partial(step, size, kind="train", teacher=None)
-        jobs["finetune", size.key] = partial(step, size, kind="finetune", teacher=None)
-    for size, teacher in product(students, candidates):
-        jobs["word", word_key(size.key, teacher.key)] = partial(step, size, kind="word", teacher=teacher)
-    for size in candidates if students else ():
+    for needed in steps_needed(study, teachers=candidates):
+        jobs[needed.kind, needed.key] = partial(
+            step_seconds, study, needed.size, corpus_path, kind=needed.kind, teacher=needed.teacher, steps=steps
+        )
+    for size in candidates if study.distill.students else ():
         jobs["decode", size.key] = partial(decode_seconds, study, size, corpus_path, sentences=512)
     jobs = {name: job for name, job in jobs.items() if name[0] in kinds}
     before = Calibration.load(study.name)
     measured: dict[str, dict[str, float]] = {
         "train": dict(before.train_step_seconds),
         "finetune": dict(before.finetune_step_seconds),
+        "qat": dict(before.qat_step_seconds),
         "word": dict(before.word_step_seconds),
         "decode": dict(before.decode_sentence_seconds),
     }
@@ -199,6 +203,7 @@ def calibrate(
     result = Calibration(
         train_step_seconds=measured["train"],
         finetune_step_seconds=measured["finetune"],
+        qat_step_seconds=measured["qat"],
         word_step_seconds=measured["word"],
         decode_sentence_seconds=measured["decode"],
         machine={

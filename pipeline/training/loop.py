@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,10 @@ from pipeline.training.objectives import Objective
 from pipeline.training.parallel import add_up, gathered, share_of
 from pipeline.training.pricing import Price
 from pipeline.training.state import TrainState, save_checkpoint
+from pipeline.training.weights import FlatWeights
+
+Projection = Callable[[FlatWeights, Mapping[str, torch.Tensor]], Callable[[], None]]
+"""(weights, masks by parameter name) -> what makes the weights from the latent ones, pruned ones 0, after every step."""
 
 
 class Diverged(Exception):
@@ -37,6 +41,7 @@ class LoopOptions:
     checkpoint_seconds: float
     device: torch.device
     micro_batch_tokens: int | None = None  # padded, that one process computes with at once; None: a whole batch
+    projection: Projection | None = None  # trains latent weights with the gradient by projected ones; None: the weights
 
 
 def _gradient(state: TrainState, options: LoopOptions, batch: Batch) -> float:
@@ -102,8 +107,13 @@ def train(
     """
     model, optimizer, weights = state.model, state.optimizer, state.forward.weights
     model.train()
-    weights.refresh()
     mask = weights.flat_mask(state.masks) if state.masks else None
+    project = None
+    if options.projection is not None:
+        weights.part_latent()
+        project = options.projection(weights, state.masks)
+        project()
+    weights.refresh()
     last_save = time.monotonic()
     saved = options.checkpoint_path
     with StopRequest(heeded=saved is not None) as stop, progress(total=until, desc=phase, unit="step") as bar:
@@ -119,7 +129,9 @@ def train(
             weights.clip(options.clip_norm)
             optimizer.step()
             if mask is not None:
-                weights.master.mul_(mask)
+                weights.latent.mul_(mask)
+            if project is not None:
+                project()
             weights.refresh()
             for purpose, cost in options.price(batch, state.step).items():
                 state.ledger.charge(purpose, cost)

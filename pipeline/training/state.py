@@ -53,8 +53,10 @@ class TrainState:
 
         Random generators are those of every process; all processes must call this together.
         """
+        weights = self.forward.weights
         return {
             "model": self.model.state_dict(),
+            "latent": None if weights.latent is weights.master else weights.latent,
             "optimizer": self.optimizer.state_dict(),
             "stream": self.stream.state(),
             "masks": self.masks,
@@ -79,6 +81,9 @@ class TrainState:
                 "delete this run's folder under .work/ to start anew"
             )
         self.model.load_state_dict(data["model"])
+        if data.get("latent") is not None:
+            self.forward.weights.part_latent()
+            self.forward.weights.latent.copy_(data["latent"])
         self.optimizer.load_state_dict(data["optimizer"])
         self.stream.load_state(data["stream"])
         self.masks = {name: mask.to(device) for name, mask in data["masks"].items()}

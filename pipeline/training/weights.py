@@ -38,7 +38,11 @@ class FlatWeights:
         device = next(model.parameters()).device
         total = sum(parameter.numel() for parameter in parameters.values())
         self.master = torch.empty(total, dtype=torch.float32, device=device)
+        self.latent = self.master
+        """What the optimizer changes (P,): the weights themselves, unless `part_latent` was called."""
         self.gradient = torch.zeros_like(self.master)
+        self.shapes: dict[str, torch.Size] = {}
+        """The parameters' shapes by name, in the order that they lie in."""
         self._spans: dict[str, slice] = {}
         start = 0
         for leaf in ordered:
@@ -48,6 +52,7 @@ class FlatWeights:
                 home = self.master[self._spans[name]]
                 home.copy_(parameter.detach().flatten())
                 parameter.data = home.view(parameter.shape)
+                self.shapes[name] = parameter.shape
                 start = self._spans[name].stop
         self._rough = sum(parameters[name].numel() for leaf in ordered if not leaf.precise for name in leaf.names)
         self._cast = self.master[: self._rough].to(dtype)
@@ -97,6 +102,20 @@ class FlatWeights:
             for decayed, rate, trained in self._groups
         ]
         return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=1e-9, fused=True)
+
+    @torch.no_grad()
+    def part_latent(self) -> None:
+        """Give the optimizer weights of its own to change; the next call changes nothing.
+
+        Gradients by the weights move the latent ones, and whoever asked makes the weights from these after every step.
+        Source: the straight-through estimator, Bengio et al. 2013 (arXiv 1308.3432), section 3.
+        """
+        if self.latent is not self.master:
+            return
+        self.latent = self.master.clone()
+        trained = [weights for *_, weights in self._groups]
+        for weights, part in zip(trained, self.latent.split([weights.numel() for weights in trained]), strict=True):
+            weights.data = part
 
     @torch.no_grad()
     def gather_gradient(self, *, add: bool = False) -> None:

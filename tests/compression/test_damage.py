@@ -15,9 +15,11 @@ from safetensors import safe_open
 from safetensors.numpy import save_file
 from transformers.models.m2m_100 import M2M100ForConditionalGeneration
 
-from pipeline.compression.formats import COMPRESSED, KINDS, load_compressed, load_model, save_compressed, size_bytes
-from pipeline.compression.pruning import compressible, magnitude_masks
+from pipeline.compression.activation_rounding import range_of
+from pipeline.compression.encoding import KINDS
+from pipeline.compression.formats import COMPRESSED, load_compressed, load_model, save_compressed, size_bytes
 from pipeline.errors import StudyError
+from tests.candidates import compressed
 
 BuildModel = Callable[[str], M2M100ForConditionalGeneration]
 Record = dict[str, Any]
@@ -27,8 +29,9 @@ Record = dict[str, Any]
 def saved(build_model: BuildModel, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     original = tmp_path_factory.getbasetemp() / "sound-model"
     if not original.exists():
-        model = build_model("deep")
-        save_compressed(model, original, bits=3, masks=magnitude_masks(compressible(model), 0.5))
+        candidate = compressed(build_model("deep"), bits=3, sparsity=0.5, granularity="group", group_size=6)
+        candidate.activations = {"model.encoder.layers.0.fc1": range_of(-1, 1, 8)}
+        save_compressed(candidate, original)
         load_compressed(original)
     return Path(shutil.copytree(original, tmp_path / "saved"))
 
@@ -78,14 +81,33 @@ def rewrite(directory: Path, change: Callable[[Record, Record], None]) -> None:
 
 
 def test_unknown_version(saved: Path) -> None:
-    rewrite(saved, lambda record, tensors: record.update(version=2))
-    fails(saved, "format version 2")
+    rewrite(saved, lambda record, tensors: record.update(version=1))
+    fails(saved, "format version 1")
 
 
-@pytest.mark.parametrize("bits", [9, 1, "3", 4, None])
-def test_wrong_bits_in_the_metadata(saved: Path, bits: object) -> None:
-    rewrite(saved, lambda record, tensors: record.update(bits=bits))
-    fails(saved, "damaged")
+WORDS: list[tuple[object, str]] = [
+    ({"words": ["9r"], "order": "a33"}, "'9r' is no encoding"),
+    ({"words": ["3g0m"], "order": "a33"}, "'3g0m' is no encoding"),
+    ({"words": ["3"], "order": "a33"}, "'3' is no encoding"),
+    ({"words": ["3g6m"], "order": "a32"}, "32 words, not 33"),
+    ({"words": ["3g6m"], "order": "ab32"}, "names words that are not there"),
+    ({"words": [3], "order": "a33"}, "names words that are not there"),
+    ({"words": ["3g6m"], "order": "33"}, "is no order"),
+    ({"words": "3g6m", "order": "a33"}, "no words"),
+    ({"words": ["4g6m"], "order": "a33"}, "codes are left, not"),
+    ({"words": ["3g9m"], "order": "a33"}, "minimum are left over"),
+    ({"words": ["3rm"], "order": "a33"}, "minimum are left over"),
+    ({"words": ["3g6"], "order": "a33"}, "consists of"),
+    (None, "no words"),
+]
+
+
+@pytest.mark.parametrize(("words", "match"), WORDS)
+def test_wrong_words_in_the_metadata(saved: Path, monkeypatch: pytest.MonkeyPatch, words: object, match: str) -> None:
+    rewrite(saved, lambda record, tensors: record.update(matrices=words))
+    fails(saved, "its checksum is wrong")
+    monkeypatch.setattr("pipeline.compression.formats._data_sum", lambda record, tensors: record["data"])
+    fails(saved, f"damaged.*{match}")
 
 
 def test_no_metadata(saved: Path) -> None:
@@ -119,7 +141,7 @@ CHANGES: dict[str, tuple[Callable[[Record], None], str]] = {
 @pytest.mark.parametrize("change", CHANGES)
 def test_tensors_that_do_not_fit_together(saved: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
     # The checksum is put aside: what it would find must be found without it.
-    monkeypatch.setattr("pipeline.compression.formats._tensors_sum", lambda tensors: "same")
+    monkeypatch.setattr("pipeline.compression.formats._data_sum", lambda record, tensors: "same")
     apply, match = CHANGES[change]
 
     def changed(record: Record, tensors: Record) -> None:
@@ -144,7 +166,11 @@ def test_one_wrong_number_in_the_configuration(saved: Path, key: str, value: int
 
 @pytest.mark.parametrize(
     ("text", "match"),
-    [("{", "not valid JSON"), ("[]", "model type None"), ('{"model_type": "bert"}', "model type 'bert'")],
+    [
+        ("{", "not valid JSON"),
+        ("[]", "model type None"),
+        ('{"model_type": "bert"}', "another architecture, model type 'bert'"),
+    ],
 )
 def test_damaged_configuration(saved: Path, text: str, match: str) -> None:
     (saved / "config.json").write_text(text)

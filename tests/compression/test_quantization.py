@@ -7,7 +7,19 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.compression.quantization import dequantize, quantize_dequantize, quantize_rows, relative_error
+from pipeline.compression.quantization import (
+    Granularity,
+    Grid,
+    dequantize,
+    grid_of,
+    on_grid,
+    pairs_of,
+    quantize,
+    quantize_dequantize,
+    quantize_rows,
+    relative_error,
+    round_to,
+)
 from pipeline.errors import StudyError
 
 BITS = range(2, 9)
@@ -103,6 +115,70 @@ def test_pruned_weights_are_zero_and_do_not_widen_the_range(bits: int) -> None:
         alone = quantize_dequantize(weight[row, mask[row]][None], bits)
         assert np.array_equal(values[row, mask[row]], alone[0])
     assert (quantized.scale[3], quantized.minimum[3]) == (0, 0)
+
+
+@st.composite
+def matrices(draw: st.DrawFn) -> tuple[np.ndarray, np.ndarray | None, int, Granularity, int]:
+    """A matrix, its mask or none, bits, granularity and group size."""
+    random = np.random.default_rng(draw(st.integers(0, 2**32)))
+    shape = draw(st.integers(1, 6)), draw(st.integers(1, 20))
+    weight = (random.normal(size=shape) * 10.0 ** draw(st.integers(-4, 3))).astype(np.float32)
+    mask = random.random(shape) < draw(st.sampled_from([0.1, 0.6])) if draw(st.booleans()) else None
+    granularity = draw(st.sampled_from(["tensor", "row", "group"]))
+    return weight, mask, draw(st.sampled_from(BITS)), granularity, draw(st.integers(1, 25))
+
+
+@settings(max_examples=200)
+@given(matrices())
+def test_every_grid_is_that_of_its_own_kept_weights_alone(
+    case: tuple[np.ndarray, np.ndarray | None, int, Granularity, int],
+) -> None:
+    weight, mask, bits, granularity, group_size = case
+    group_size = group_size if granularity == "group" else 0
+    quantized = quantize(weight, bits, granularity, group_size, mask)
+    values = dequantize(quantized)
+    kept = np.ones(weight.shape, dtype=np.bool_) if mask is None else mask
+    width = group_size or weight.shape[1]
+    rows = [slice(None)] if granularity == "tensor" else [slice(row, row + 1) for row in range(weight.shape[0])]
+    blocks = [(row, slice(start, start + width)) for row in rows for start in range(0, weight.shape[1], width)]
+    assert quantized.scale.shape == quantized.minimum.shape == (len(blocks),)
+    assert pairs_of(weight.shape, granularity, group_size) == len(blocks)
+    for pair, block in enumerate(blocks):
+        if not kept[block].any():
+            assert (quantized.scale[pair], quantized.minimum[pair]) == (0, 0)
+            continue
+        alone = quantize_rows(weight[block][kept[block]][None], bits)
+        assert (quantized.scale[pair], quantized.minimum[pair]) == (alone.scale[0], alone.minimum[0])
+        assert np.array_equal(values[block][kept[block]], dequantize(alone)[0])
+    assert not values[~kept].any()
+    assert not quantized.codes[~kept].any()
+
+
+def test_finer_grids_are_closer() -> None:
+    weight = np.random.default_rng(2).normal(size=(40, 96)).astype(np.float32)
+    weight *= np.exp(np.random.default_rng(3).normal(size=(40, 1))).astype(np.float32)
+    finer: list[tuple[Granularity, int]] = [("tensor", 0), ("row", 0), ("group", 32), ("group", 8)]
+    errors = [relative_error(weight, dequantize(quantize(weight, 4, name, size))) for name, size in finer]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[1] < 0.7 * errors[0]
+
+
+def test_weights_beyond_a_grid_get_its_ends() -> None:
+    grid = grid_of(np.array([[-1.0, 1.0]], dtype=np.float32), 3)
+    rounded = round_to(np.array([[-5.0, 0.99, 7.0]], dtype=np.float32), grid)
+    assert rounded.codes.tolist() == [[0, 7, 7]]
+
+
+def test_codes_chosen_otherwise_stand_on_the_same_grid() -> None:
+    grid = Grid(bits=3, scale=np.array([0.5], dtype=np.float16), minimum=np.array([-1.0], dtype=np.float16))
+    chosen = on_grid(grid, np.array([[0, 3, 7]], dtype=np.uint8))
+    assert dequantize(chosen).tolist() == [[-1.0, 0.5, 2.5]]
+
+
+@pytest.mark.parametrize(("granularity", "group_size"), [("group", 0), ("row", 4), ("tensor", 4)])
+def test_group_sizes_belong_to_groups(granularity: Granularity, group_size: int) -> None:
+    with pytest.raises(ValueError, match="groups of"):
+        quantize(np.zeros((2, 4), dtype=np.float32), 4, granularity, group_size)
 
 
 @pytest.mark.parametrize("bits", [1, 9, 0, -4, 4.0, True, "4"])

@@ -1,15 +1,15 @@
 """Whole layers go, as many from the encoder as from the decoder.
 
 What it does: it keeps the first and the last layer of each side and, of those between, the most evenly spaced; where
-one layer is left, it is the first. No data is looked at: measures of a layer's influence (1 - cosine between its input
-and output: ShortGPT, arXiv 2403.03853) tell dozens of layers apart, but a study's models have two to six a side, of
-which the first and the last matter most by that measure too. The shape that is left is a standard one.
-Source: Shleifer and Rush 2020, Pre-trained Summarization Distillation (arXiv 2010.13002), Section 4.1, shrink and
-finetune: maximally spaced layers.
+one layer is left, it is the first. No data is looked at, and so none is paid for: measures of a layer's influence (1 -
+cosine between its input and output: ShortGPT, arXiv 2403.03853) tell dozens of layers apart, where a study's models
+have two to six a side. The shape that is left is a standard one.
+Source: Shleifer and Rush 2020, Pre-trained Summarization Distillation (arXiv 2010.13002), shrink and finetune with
+maximally spaced layers.
 When it helps: for latency, which falls with the decoder's depth, and before finetuning or distillation: what is left
 learns again much faster than a fresh model.
-When not: without training afterwards: the layers that are left never saw each other's outputs. For bytes where the
-embedding is most of the model.
+When not: without training afterwards: the layers that are left never saw each other's outputs (a toy task with four
+layers a side: loss 1.23 to 2.03 with three left, 1.39 after 40 steps). Where the embedding is most of the model.
 """
 
 from __future__ import annotations
