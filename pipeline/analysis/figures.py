@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -10,16 +11,25 @@ import matplotlib as mpl
 import pandas as pd
 from matplotlib.figure import Figure
 
-from pipeline.analysis.compression_figures import bytes_against, loss_added
+from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import save, style
+from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.training_figures import curves, distillation, final_quality, latency
+from pipeline.analysis.why_figures import why
 
 CAPTIONS = {
-    "bytes_loss": "Test loss against file size, every configuration, means over seeds. Dotted lines are the limits.",
+    "bytes_loss": "Test loss against file size, every configuration that every seed has, means over seeds. The front is "
+    "chosen on validation loss. Dotted lines are the limits.",
     "bytes_quality": "The same in translation quality, first seed, for the configurations that were translated: one "
     "curve a size at equal device seconds, and what was chosen at the limits.",
-    "loss_added": "Validation loss that compression adds to each size's fp32 model, equal device seconds. Pruned rows "
-    "paid for their finetuning out of the same budget.",
+    "flops_loss": "The same against the FLOPs of answering, a target token. Masked weights count as skipped, which only an "
+    "engine with sparse kernels does; whole parts that were removed are saved by any engine; rounding saves none.",
+    "loss_added": "Test loss that compression adds to each size's fp32 model, equal device seconds, every seed against its "
+    "own. What was trained on paid for it out of the same budget. Linear below 0.1 nats, logarithmic above.",
+    "why": "Models rounded to nearest, a grid a row: the relative error of their weights, and the test loss it adds to the "
+    "very model that was rounded. Lines join models that differ in what is drawn against and in nothing else but what follows "
+    "from it; tau is Kendall's rank correlation over such pairs of one seed (1: always larger, \u22121: always smaller). "
+    "Hollow: trained for less long.",
     "final_quality": "Uncompressed models at the end of their budget; small dots are seeds.",
     "curves_seconds": "Validation loss against device seconds, first seed. Thin lines are constant-rate trunks, marks "
     "are the ends of cooldowns: only marks are compared.",
@@ -40,10 +50,13 @@ def write_figures(
 ) -> dict[str, str]:
     """Write each figure of `CAPTIONS` to `folder` as SVG and PNG; return {name: SVG text}."""
     mpl.use("Agg")
+    against = functools.partial(every_configuration, frame, limits, quality_name=quality_name)
     drawn: dict[str, Callable[[], Figure]] = {
-        "bytes_loss": lambda: bytes_against(frame, limits, column="test_loss", quality_name=quality_name),
-        "bytes_quality": lambda: bytes_against(frame, limits, column="quality", quality_name=quality_name),
+        "bytes_loss": lambda: against(cost="size_bytes", column="test_loss"),
+        "bytes_quality": lambda: against(cost="size_bytes", column="quality"),
+        "flops_loss": lambda: against(cost="infer_flops_per_token", column="test_loss"),
         "loss_added": lambda: loss_added(frame),
+        "why": lambda: why(frame),
         "final_quality": lambda: final_quality(frame, quality_name=quality_name),
         "curves_seconds": lambda: curves(curve, frame, match="seconds"),
         "curves_flops": lambda: curves(curve, frame, match="flops"),

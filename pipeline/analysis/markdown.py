@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.analysis.from_scratch import from_scratch_sentence
+from pipeline.analysis.fronts import front_sentence
 from pipeline.analysis.wording import megabytes, outcome, side, winner
 
 NAMES = {"device_seconds": "Equal device seconds", "train_flops": "Equal training FLOPs"}
@@ -40,6 +42,9 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
         f"Positive favours heavy. 95 % intervals over seeds and sentences; p after Holm over the limits. A winner "
         f"needs p < {thresholds['p_value']} and {thresholds['quality']} {quality} or {thresholds['loss_percent']:g} % "
         f"of loss. Training GFLOP/s: {speeds}.",
+        "",
+        *map(front_sentence, verdict["fronts"]),
+        from_scratch_sentence(verdict["from_scratch"]),
         "",
         f"Made by `python -m stages.report --study {verdict['study']}`.",
         "",

@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.claim import counts, matches_disagree
+from pipeline.analysis.damage import is_dense
 from pipeline.selection import configurations
 
 
@@ -23,7 +24,7 @@ def metrics(frame: pd.DataFrame, verdict: dict[str, Any]) -> dict[str, float | i
             tally = counts(match["limits"], by_loss=by_loss)
             for outcome in ("heavy", "light", "tie", "infeasible", "train_large"):
                 result[f"{name}_{outcome}_by_{suffix}"] = tally[outcome]
-        dense = configs[(configs["match"] == name) & (configs["method"] == "none")]
+        dense = configs[(configs["match"] == name) & is_dense(configs)]
         if dense["test_loss"].notna().any():
             result[f"{name}_best_dense_test_loss"] = float(dense["test_loss"].min())
         if dense["quality"].notna().any():

@@ -12,8 +12,12 @@ from markupsafe import Markup
 
 from pipeline.analysis import wording
 from pipeline.analysis.claim import matches_disagree
+from pipeline.analysis.damage import is_dense
 from pipeline.analysis.figures import CAPTIONS
+from pipeline.analysis.from_scratch import from_scratch_sentence
+from pipeline.analysis.fronts import AXES, front_sentence
 from pipeline.analysis.markdown import NAMES
+from pipeline.analysis.methods import methods_table, side_by_side
 from pipeline.analysis.rivals import ACCOUNTINGS
 from pipeline.analysis.students import TEACHINGS
 from pipeline.selection import BUDGET_TOLERANCE
@@ -35,7 +39,7 @@ def inline_svg(text: str, *, name: str, label: str) -> Markup:
 
 def dense_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one dict a (match, size) of uncompressed models: means over ok seeds, and the spread over seeds."""
-    dense = frame[frame["method"] == "none"]
+    dense = frame[is_dense(frame)]
     lines: list[dict[str, Any]] = []
     for (match, size), group in dense.groupby(["match", "size"], sort=False):
         good = group[group["status"] == "ok"]
@@ -108,6 +112,11 @@ def render_page(
         students=students.to_dict("records"),
         teachings=TEACHINGS,
         accountings=ACCOUNTINGS,
+        fronts=[one | {"name": AXES[one["axis"]], "sentence": front_sentence(one)} for one in verdict["fronts"]],
+        from_scratch_sentence=from_scratch_sentence(verdict["from_scratch"]),
+        methods=methods_table(frame),
+        rivals=side_by_side(frame),
+        sizes=[str(size) for size in frame["size"].unique()],
         timed=timed.to_dict("records"),
         lost=frame.loc[frame["status"] != "ok", ["run_id", "status"]].to_dict("records"),
         figures={name: inline_svg(text, name=name, label=CAPTIONS[name]) for name, text in figures.items()},

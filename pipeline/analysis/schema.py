@@ -130,6 +130,60 @@ _STUDENT = _object(
     }
 )
 
+_FRONT = _object(
+    {
+        "axis": {"enum": ["size_bytes", "infer_flops_per_token"]},
+        "configurations": _described("how many were eligible", type="integer", minimum=0),
+        "members": _described(
+            "on the front of validation loss against the axis, cheapest first",
+            type="array",
+            items=_object(
+                {
+                    "config_id": {"type": "string"},
+                    "size": {"type": "string"},
+                    "recipe": {"type": "string"},
+                    "kind": _described("the recipe's methods, joined by +; none: fp32", type="string"),
+                    "size_bytes": {"type": "integer", "minimum": 1},
+                    "infer_flops_per_token": _described("masked weights count as skipped", type="number"),
+                    "valid_loss": _described("nats a token, mean over seeds; what it was chosen by", type="number"),
+                    "test_loss": _described("nats a token, mean over seeds", type="number"),
+                    "test_loss_sd": _described("over seeds; null with one", **_OPTIONAL_NUMBER),
+                    "seeds": {"type": "integer", "minimum": 1},
+                }
+            ),
+        ),
+        "by_kind": _described(
+            "places on the front, most first", type="object", additionalProperties={"type": "integer", "minimum": 1}
+        ),
+    }
+)
+
+_FROM_SCRATCH = _object(
+    {
+        "match": {"enum": ["seconds", "flops"]},
+        "pruned": _described("config_id: the larger size / the recipe", type="string"),
+        "kind": {"type": "string"},
+        "scratch": _described("the size whose shape is left", type="string"),
+        "difference": _described("test loss in nats, scratch - pruned: positive favours pruning", type="number"),
+        "low": _described("95 % t interval over seeds and sentences; null with one seed", **_OPTIONAL_NUMBER),
+        "high": _OPTIONAL_NUMBER,
+        "p_value": _described("two-sided, not adjusted", **_PROBABILITY),
+        "seeds": _described("that both have", type="integer", minimum=1),
+    }
+)
+
+_CORRELATION = _object(
+    {
+        "cause": {"enum": ["d_model", "num_layers", "tokens_per_param"]},
+        "measure": {"enum": ["weight_error", "added"]},
+        "bits": {"type": "integer"},
+        "tau": _described(
+            "Kendall's, over pairs that differ in the cause alone", type=["number", "null"], minimum=-1, maximum=1
+        ),
+        "pairs": {"type": "integer", "minimum": 0},
+    }
+)
+
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "verdict",
@@ -171,6 +225,13 @@ SCHEMA: dict[str, Any] = {
                 ),
             },
             "students_claim": _described("one sentence from the rows below; null without any", type=["string", "null"]),
+            "fronts": _described("under the primary match, one an axis", type="array", items=_FRONT),
+            "from_scratch": _described(
+                "models pruned to the shape of another size of the grid, beside that size",
+                type="array",
+                items=_FROM_SCRATCH,
+            ),
+            "why": _described("what rounding to nearest a row goes with", type="array", items=_CORRELATION),
             "students": _described(
                 "distilled students against the best other models of at most their bytes, at equal device seconds",
                 type="array",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pandas as pd
 from matplotlib.figure import Figure
 
+from pipeline.analysis.damage import is_dense
 from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, size_style, title
 from pipeline.analysis.students import TEACHINGS
 from pipeline.analysis.wording import count
@@ -15,9 +16,7 @@ MATCH_MARKERS = {"seconds": ("#0173b2", "o", "-"), "flops": ("#de8f05", "s", "--
 
 def sizes_in_order(frame: pd.DataFrame) -> list[str]:
     """Return the sizes of the dense rows, fewest parameters first."""
-    dense = (
-        frame[frame["method"] == "none"].groupby("size", sort=False)[["params_total", "d_model", "num_layers"]].max()
-    )
+    dense = frame[is_dense(frame)].groupby("size", sort=False)[["params_total", "d_model", "num_layers"]].max()
     return [str(size) for size in dense.sort_values(["params_total", "d_model", "num_layers"]).index]
 
 
@@ -60,7 +59,7 @@ def curves(curve: pd.DataFrame, frame: pd.DataFrame, *, match: str) -> Figure:
 
 def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
     """Draw test loss and quality of the dense rows against parameters, by match: mean, and each seed as a dot."""
-    dense = frame[(frame["method"] == "none") & (frame["status"] == "ok")]
+    dense = frame[is_dense(frame) & (frame["status"] == "ok")]
     figure, both = panels(2)
     for axes, column, label in zip(
         both, ("test_loss", "quality"), ("test loss (nats a token)", quality_name), strict=True

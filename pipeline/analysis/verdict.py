@@ -8,9 +8,12 @@ import pandas as pd
 
 from pipeline.analysis.claim import claim_sentence
 from pipeline.analysis.differences import Difference, holm
+from pipeline.analysis.from_scratch import from_scratch
+from pipeline.analysis.fronts import fronts
 from pipeline.analysis.measures import Draws, Measure, difference, measure
 from pipeline.analysis.rivals import student_rivals, students_claim
 from pipeline.analysis.throughput import gflops_per_second
+from pipeline.analysis.why import correlations, rounded
 from pipeline.errors import StudyError
 from pipeline.selection import CLASSES, Choice, configurations, limits_bytes, select
 
@@ -139,6 +142,9 @@ def build_verdict(
         },
         "gflops_per_second": throughput,
         "matches": matches,
+        "fronts": fronts(frame),
+        "from_scratch": from_scratch(frame, measures[1], components=components),
+        "why": correlations(rounded(frame)),
         "students_claim": students_claim(students),
         "students": students,
     }

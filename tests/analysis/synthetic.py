@@ -97,7 +97,7 @@ def file_bytes(size: str, recipe: str) -> int:
     return round(numbers * (kept * (bits or 32) + (1 if masked else 0)) / 8 + 20_000)
 
 
-def recipe_facts(recipe: str, sizes: list[str], **changes: Any) -> dict[str, Any]:
+def recipe_facts(recipe: str, **changes: Any) -> dict[str, Any]:
     """Return a recipe's line of the entry, as pipeline.expansion.recipe_table writes it."""
     steps = steps_of(recipe)
     return {
@@ -105,7 +105,6 @@ def recipe_facts(recipe: str, sizes: list[str], **changes: Any) -> dict[str, Any
         "method": method_of(steps),
         "kind": kind_of(steps),
         "branch": "early" if recipe.startswith("early") or any(map(trains, steps)) else "full",
-        "sizes": sizes,
         "matches": ["seconds", "flops"],
         "seeds": None,
         "curve": recipe in USUAL,
@@ -132,7 +131,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
         "runs": [f"toy-{size}-s{seed}" for size in sizes for seed in range(seeds)],
         "students": students,
         "matches": ["seconds", "flops"],
-        "recipes": {name: recipe_facts(name, **({"sizes": sizes} | limited.get(name, {}))) for name in recipes},
+        "recipes": {name: recipe_facts(name, **{"sizes": sizes} | limited.get(name, {})) for name in recipes},
         "limits": 8,
         "resamples": 200,
         "min_bleu": 0.3,

@@ -9,11 +9,13 @@ pytest.importorskip("seaborn")
 
 from matplotlib.figure import Figure
 
-from pipeline.analysis.compression_figures import bytes_against, loss_added
+from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import style
+from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
 from pipeline.analysis.training_figures import curves, distillation, final_quality, latency
+from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import loss_of, report_entry, row_of
@@ -45,9 +47,11 @@ def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
     nothing = pd.DataFrame(columns=CURVE_COLUMNS)
     with style():
         for figure in (
-            bytes_against(sparse, [200_000], column="test_loss", quality_name="BLEU"),
-            bytes_against(sparse, [200_000], column="quality", quality_name="BLEU"),
+            every_configuration(sparse, [200_000], cost="size_bytes", column="test_loss", quality_name="BLEU"),
+            every_configuration(sparse, [200_000], cost="size_bytes", column="quality", quality_name="BLEU"),
+            every_configuration(sparse, [], cost="infer_flops_per_token", column="test_loss", quality_name="BLEU"),
             loss_added(sparse),
+            why(sparse),
             final_quality(sparse, quality_name="BLEU"),
             curves(nothing, sparse, match="seconds"),
             distillation(pd.DataFrame(), quality_name="BLEU"),

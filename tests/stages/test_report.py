@@ -51,7 +51,7 @@ def test_everything_is_written(results: Path) -> None:
     assert {path.name for path in results.iterdir()} == set(OUTPUTS)
     figures = list((results / "figures").iterdir())
     assert {path.suffix for path in figures} == {".svg", ".png"}
-    assert len(figures) == 16
+    assert len(figures) == 20
     assert all(path.stat().st_size > 3000 for path in figures)
     assert not [path for path in results.parent.iterdir() if path != results]
 
@@ -78,7 +78,7 @@ def test_the_page_is_self_contained_and_complete(results: Path) -> None:
     assert "@import" not in page
     assert not re.search(r"url\((?!#)", page)
     assert not re.search(r"<script|<link|<img|<iframe", page)
-    assert page.count("<svg") == 8
+    assert page.count("<svg") == 10
     identifiers = re.findall(r'\bid="([^"]+)"', page)
     assert len(identifiers) == len(set(identifiers))
     claim = json.loads((results / "verdict.json").read_text())["claim"]

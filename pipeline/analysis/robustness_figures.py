@@ -1,0 +1,84 @@
+"""Figures of how much compression a size bears: the test loss that fewer bits and fewer weights add."""
+
+from __future__ import annotations
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from pipeline.analysis.damage import added_to_dense, one_grid
+from pipeline.analysis.figure_style import empty, legend_below, panels, size_style, title
+from pipeline.analysis.training_figures import sizes_in_order
+from pipeline.selection import PRIMARY_MATCH
+
+ROUNDING_LINES = {"uniform": ("round to nearest", "-"), "gptq": ("GPTQ", "--"), "qat": ("QAT", ":")}
+PRUNING_LINES = {"magnitude+finetune": ("pruned in rounds, with finetuning", "-"), "magnitude": ("one shot", ":")}
+
+
+def robustness(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the mean test loss added a (kind, size, level) under the primary match, with its number of `seeds`.
+
+    Every seed is compared with its own fp32 model, so that a level that one seed alone has is drawn against that seed.
+    `bits` levels have one grid a row of every matrix; `sparsity` levels are neither quantized nor smaller in shape.
+    """
+    rows = frame.assign(added=added_to_dense(frame), level=frame["bits"].astype("float64"))
+    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna()]
+    rounded, pruned = one_grid(rows) & rows["kind"].isin(ROUNDING_LINES), rows["kind"].isin(PRUNING_LINES)
+    rows["level"] = rows["level"].where(~pruned, rows["sparsity"].round(2))
+    rows = rows[
+        (rounded | pruned)
+        & ~rows["parent_id"]
+        .fillna("")
+        .str.endswith("-early-fp32")
+        .where(rounded & (rows["kind"] != "qat"), other=False)
+    ]
+    rows = rows.drop_duplicates(["kind", "size", "level", "seed"])
+    grouped = rows.groupby(["kind", "size", "level"], sort=False)["added"]
+    return pd.DataFrame({"added": grouped.mean(), "seeds": grouped.size()}).reset_index()
+
+
+def _panel(
+    axes: Axes, levels: pd.DataFrame, lines: dict[str, tuple[str, str]], sizes: list[str], *, bits: bool
+) -> None:
+    styles = size_style(sizes)
+    axes.axhline(0, color="0.5", linewidth=0.8)
+    for kind, (_, line) in lines.items():
+        for size, (colour, marker) in styles.items():
+            mine = levels[(levels["kind"] == kind) & (levels["size"] == size)].sort_values("level")
+            axes.plot(
+                mine["level"], mine["added"], color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.2
+            )
+    for size, (colour, marker) in styles.items():
+        if (levels["size"] == size).any():
+            axes.plot([], [], color=colour, marker=marker, label=size)
+    for kind, (name, line) in lines.items():
+        if (levels["kind"] == kind).any():
+            axes.plot([], [], color="0.4", linestyle=line, label=name)
+    ticks = sorted(levels["level"].unique())
+    axes.set_yscale("symlog", linthresh=0.1)
+    axes.set_yticks([0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0", "0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
+    axes.set_ylim(min(-0.02, levels["added"].min() * 1.2), max(0.1, levels["added"].max() * 1.2))
+    axes.set_xticks(ticks, [f"{level:g}" if bits else f"{level:.0%}" for level in ticks])
+    axes.set(xlabel="bits a weight" if bits else "share of weights pruned", ylabel="test loss added (nats)")
+    main = levels[levels["kind"] == next(iter(lines))]
+    if len(main):
+        hardest = main["level"].min() if bits else main["level"].max()
+        at = main[main["level"] == hardest].set_index("size")["added"]
+        order = [size for size in sizes if size in at.index]
+        level = f"{hardest:g} bits" if bits else f"{hardest:.0%} pruned weights"
+        many = f", {at[order[-1]]:.2f} to {order[-1]}" if len(order) > 1 else ""
+        title(axes, f"{level} add {at[order[0]]:.2f} nats to {order[0]}{many}")
+    legend_below(axes)
+
+
+def loss_added(frame: pd.DataFrame) -> Figure:
+    """Draw the test loss that quantization and pruning add to each size's fp32 model, on the primary match."""
+    levels = robustness(frame)
+    figure, both = panels(2, height=4.2)
+    for axes, lines, bits in zip(both, (ROUNDING_LINES, PRUNING_LINES), (True, False), strict=True):
+        mine = levels[levels["kind"].isin(lines)]
+        if mine.empty:
+            empty(axes, f"no recipe of this study {'only rounds' if bits else 'only masks'}")
+        else:
+            _panel(axes, mine, lines, sizes_in_order(frame), bits=bits)
+    return figure
