@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -102,7 +103,7 @@ def test_students_and_their_claim_are_on_the_page_and_in_both_verdicts(results: 
     assert len(verdict["students"]) == 4  # fp32 of two sizes, two teachings
     assert verdict["students_claim"].startswith("Of 4 student configurations, ")
     for name in ("report.html", "verdict.md"):
-        assert verdict["students_claim"] in (results / name).read_text(encoding="utf-8")
+        assert verdict["students_claim"] in html.unescape((results / name).read_text(encoding="utf-8"))
     page = (results / "report.html").read_text(encoding="utf-8")
     for line in verdict["students"]:
         assert f"<span>{line['student']['config_id']}<small>" in page
