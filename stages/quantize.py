@@ -14,7 +14,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    run_key: Annotated[str, typer.Option("--run", help="A quantize key of params.yaml, such as default-w64x2-s0-posttraining.")],
+    run_key: Annotated[
+        str, typer.Option("--run", help="A quantize key of params.yaml, such as default-w64x2-s0-posttraining.")
+    ],
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write; artifacts/<study>/compressed/<run>/<family> by default.")
