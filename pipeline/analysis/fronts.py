@@ -32,8 +32,17 @@ def described(frame: pd.DataFrame) -> pd.DataFrame:
     return configs.merge(facts.reset_index(), on=["match", "config_id"], how="left").reset_index(drop=True)
 
 
+def comparable(configs: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return the configurations that `axis` can tell apart: along FLOPs those in fp32 alone.
+
+    Rounding saves no FLOP, so a rounded model could beat the one it was made of by noise and by nothing else.
+    """
+    return configs[configs["bits"].isna()] if axis == "infer_flops_per_token" else configs
+
+
 def front(configs: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Return the lines of `described` configurations on the front of validation loss against `axis`, cheapest first."""
+    """Return the `comparable` lines of `described` configurations on the front of validation loss against `axis`, cheapest first."""
+    configs = comparable(configs, axis)
     on_front = pareto_front(configs[axis].astype("float64"), configs["valid_loss"])
     return configs[on_front].sort_values([axis, "config_id"])
 
@@ -41,12 +50,13 @@ def front(configs: pd.DataFrame, axis: str) -> pd.DataFrame:
 def fronts(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the front of each of `AXES` under the primary match, chosen on validation loss, as JSON data.
 
-    `by_kind` counts places, most first. Masked weights count as skipped in inference FLOPs.
+    `configurations` counts those on offer, `by_kind` places, most first. Masked weights count as skipped in inference FLOPs.
     """
     configs = described(frame)
-    here = configs[configs["match"] == PRIMARY_MATCH]
+    primary = configs[configs["match"] == PRIMARY_MATCH]
     result = []
     for axis in AXES:
+        here = comparable(primary, axis)
         members = [
             {
                 "config_id": line["config_id"],

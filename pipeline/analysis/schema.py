@@ -163,7 +163,7 @@ _FROM_SCRATCH = _object(
         "match": {"enum": ["seconds", "flops"]},
         "pruned": _described("config_id: the larger size / the recipe", type="string"),
         "kind": {"type": "string"},
-        "scratch": _described("the size whose shape is left", type="string"),
+        "scratch": _described("config_id: the size whose shape is left / fp32", type="string"),
         "difference": _described("test loss in nats, scratch - pruned: positive favours pruning", type="number"),
         "low": _described("95 % t interval over seeds and sentences; null with one seed", **_OPTIONAL_NUMBER),
         "high": _OPTIONAL_NUMBER,
