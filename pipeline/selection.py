@@ -24,6 +24,10 @@ PRIMARY_MATCH = "seconds"
 """The match that fixes the byte limits; the other match uses the same ones."""
 
 
+HEADER_SLACK_BYTES = 64
+"""Files of one encoding differ by this at most: their headers hold sums, in as many digits as those happen to have."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class Choice:
     """What was chosen at one byte limit: config_ids, None where nothing of that side fits."""
@@ -190,13 +194,14 @@ def select(configs: pd.DataFrame, match: str, limits: Iterable[int], *, classes:
 def rivals_of_students(configs: pd.DataFrame) -> dict[str, str | None]:
     """Return, for every eligible student configuration, the one it has to beat: the best that is no student and no larger file.
 
-    Best is by mean validation loss under `PRIMARY_MATCH`, under which students are trained; None where nothing fits.
+    Best is by mean validation loss under `PRIMARY_MATCH`, under which students are trained; None where nothing fits. A
+    file larger by less than `HEADER_SLACK_BYTES` is no larger one, so that a student's plain twin is never left out.
     """
     here = configs[configs["match"] == PRIMARY_MATCH]
     ranked = here[_plain(here)].sort_values(["valid_loss", "size_bytes", "config_id"])
     rivals: dict[str, str | None] = {}
     for student in here[here["eligible"] & here["teaching"].notna()].itertuples():
-        fitting = ranked.loc[ranked["size_bytes"] <= student.size_bytes, "config_id"]
+        fitting = ranked.loc[ranked["size_bytes"] <= student.size_bytes + HEADER_SLACK_BYTES, "config_id"]
         rivals[str(student.config_id)] = None if fitting.empty else str(fitting.iloc[0])
     return rivals
 
@@ -205,7 +210,8 @@ def configurations_to_translate(frame: pd.DataFrame, entry: dict[str, Any]) -> l
     """Return the run_ids that need a test-set translation, in the order of `frame`.
 
     These are all seeds of what is chosen at any limit (either definition of the classes, the best of each size), all
-    dense and distilled rows and the students' rivals, and one curve a size: of the primary match, the first seed's rows of recipes marked `curve`.
+    dense and distilled rows, the students' rivals, and one curve a size: of the primary match, the first seed's rows of
+    recipes marked `curve`.
     `entry` gives `matches`, `recipes` and `limits` (their number).
     """
     configs = configurations(frame)

@@ -82,6 +82,9 @@ PRUNE = compression(
 DISTILL: dict[str, Any] = {
     **COMMON,
     **TRAINING,
+    "method": "word",
+    "init": "random",
+    "teaching": "word",
     "budget": "40 s",
     "warmup_steps": 4,
     "decay_fraction": 0.2,

@@ -50,7 +50,7 @@ def _of(*steps: dict[str, Any]) -> set[tuple[str, str]]:
             {("train", "w128x2h2d32"), ("qat", "w128x2h2d32")},
         ),
         (
-            [{"method": "layers", "fraction": 0.5}, {"method": "width", "fraction": 0.5}, {"method": "finetune"}],
+            [{"method": method, "fraction": 0.5} for method in ("layers", "width", "ffn")] + [{"method": "finetune"}],
             {("train", "w64x1")},
         ),
         (

@@ -93,7 +93,8 @@ def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
 
 def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
     """Draw test loss and quality of plain runs and of every kind of student, by size, at one total budget."""
-    figure, both = panels(2, height=3.4)
+    kinds = 0 if students.empty else students["teaching"].nunique()
+    figure, both = panels(2, height=3 + 0.12 * kinds)
     if students.empty:
         for axes in both:
             empty(axes, "no distilled students in this study")
@@ -124,8 +125,7 @@ def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
         ].dropna()
         unit = "lower loss" if column == "test_loss" else f"higher {quality_name}"
         title(axes, f"At equal totals {int((gain > 0).sum())} of {len(gain)} kinds of student have {unit}")
-        begun = any(teaching.endswith("init") for teaching in styles)
-        legend_below(axes, columns=1 if begun else None)
+    legend_below(both[-1], columns=1 if len(styles) > 3 else None)
     return figure
 
 

@@ -5,8 +5,9 @@ The sums stay in fp32: what is simulated is the loss of precision of integer ari
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -59,14 +60,32 @@ def round_inputs(model: Model, ranges: Mapping[str, ActivationRange]) -> None:
                 f"a range of activations is for {layer}, which is no linear layer of the model; make the model again"
             )
         if layer == OUTPUT:
-            model.get_submodule(_OUTPUTS_INPUT).register_forward_hook(_after(limits))
+            model.get_submodule(_OUTPUTS_INPUT).register_forward_hook(_RoundOutput(limits))
         else:
-            module.register_forward_pre_hook(_before(limits))
+            module.register_forward_pre_hook(_RoundInput(limits))
 
 
-def _before(limits: ActivationRange) -> Callable[[nn.Module, Any], Any]:
-    return lambda module, inputs: (round_tensor(inputs[0], limits), *inputs[1:])
+def rounds_inputs(model: nn.Module) -> bool:
+    """Tell whether a model rounds its inputs: an engine that takes its weights alone would compute something else."""
+    hooks = (
+        hook
+        for module in model.modules()
+        for hook in (*module._forward_pre_hooks.values(), *module._forward_hooks.values())
+    )
+    return any(isinstance(hook, _RoundInput | _RoundOutput) for hook in hooks)
 
 
-def _after(limits: ActivationRange) -> Callable[[nn.Module, Any, Any], Any]:
-    return lambda module, inputs, output: round_tensor(output, limits)
+@dataclass(frozen=True)
+class _RoundInput:
+    limits: ActivationRange
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+        return round_tensor(inputs[0], self.limits), *inputs[1:]
+
+
+@dataclass(frozen=True)
+class _RoundOutput:
+    limits: ActivationRange
+
+    def __call__(self, module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor:
+        return round_tensor(output, self.limits)

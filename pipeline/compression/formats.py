@@ -15,7 +15,6 @@ numbers, 4 bytes a grid, a bit a weight for a mask, 8 bytes a range, and about h
 
 from __future__ import annotations
 
-import copy
 import json
 import zlib
 from collections.abc import Mapping
@@ -30,12 +29,13 @@ from safetensors.numpy import save_file
 from torch import Tensor, nn
 
 from pipeline.compression.candidate import ActivationRange, Candidate
+from pipeline.compression.configuration import again, empty_model, save_configuration
 from pipeline.compression.encoding import Array, MatrixEncoding, PartsReader, encode, read_words, write_words
 from pipeline.compression.pruning import compressible
 from pipeline.compression.quantization import Floats, Mask, QuantizedTensor, dequantize
 from pipeline.compression.sizes import Shapes, parameter_shapes
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path, read_json
+from pipeline.files import atomic_path
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -142,7 +142,7 @@ def save_compressed(candidate: Candidate, directory: str | Path) -> Path:
         from pipeline.compression.quanto_files import save_quanto
 
         path = directory / QUANTO
-        _save_configuration(model, directory)
+        save_configuration(model, directory)
         save_quanto(model, path)
         return path
     plain = not (candidate.masks or candidate.quantized or candidate.activations)
@@ -152,26 +152,13 @@ def save_compressed(candidate: Candidate, directory: str | Path) -> Path:
         return directory / DENSE
     path = directory / COMPRESSED
     _save_packed(candidate, path)
-    _save_configuration(model, directory)
+    save_configuration(model, directory)
     return path
-
-
-def _save_configuration(model: Model, directory: Path) -> None:
-    directory.mkdir(parents=True, exist_ok=True)
-    config = copy.deepcopy(model.config)
-    config.architectures = [type(model).__name__]
-    config.save_pretrained(directory)
-    if model.generation_config is not None:
-        model.generation_config.save_pretrained(directory)
-
-
-def _again(directory: Path) -> str:
-    return f"delete {directory} and rerun its stage"
 
 
 def _damaged(path: Path, reason: object) -> StudyError:
     text = " ".join(str(reason).split())[:160]
-    return StudyError(f"{path}: the compressed weights are damaged ({text}); {_again(path.parent)}")
+    return StudyError(f"{path}: the compressed weights are damaged ({text}); {again(path.parent)}")
 
 
 def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
@@ -193,36 +180,6 @@ def _read(path: Path) -> tuple[dict[str, Any], dict[str, Array]]:
     return record, tensors
 
 
-def empty_model(directory: Path) -> Model:
-    """Return a model of config.json's shape in fp32, its weights still to be set; StudyError on another architecture."""
-    from transformers import GenerationConfig
-    from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
-
-    path = directory / "config.json"
-    data = read_json(path)
-    kind = data.get("model_type") if isinstance(data, dict) else None
-    if kind != M2M100Config.model_type:
-        raise StudyError(
-            f"{path}: a checkpoint of another architecture, model type {kind!r}, not {M2M100Config.model_type!r}; "
-            f"{_again(directory)}"
-        )
-    try:
-        config = M2M100Config.from_dict(data, attn_implementation="eager")
-        # Positions are computed here. The random weights are overwritten, and must not move the global generator.
-        with torch.random.fork_rng(devices=[]):
-            model = M2M100ForConditionalGeneration(config)
-    except (RuntimeError, ValueError, TypeError, ArithmeticError, AssertionError) as error:
-        reason = " ".join(str(error).split())[:160]
-        raise StudyError(f"{path}: it describes no model ({reason}); {_again(directory)}") from error
-    settings = directory / "generation_config.json"
-    if settings.is_file():
-        try:
-            model.generation_config = GenerationConfig.from_pretrained(directory, local_files_only=True)
-        except (OSError, ValueError, TypeError) as error:
-            raise StudyError(f"{settings}: damaged; {_again(directory)}") from error
-    return model
-
-
 @dataclass(frozen=True, kw_only=True)
 class Contents:
     """What weights.safetensors holds, as a candidate has it."""
@@ -241,7 +198,7 @@ def read_contents(directory: str | Path) -> Contents:
     model = empty_model(directory)
     shapes = parameter_shapes(model)
     if record.get("shapes") != _shapes_sum(shapes):
-        raise StudyError(f"{path}: the weights are of another architecture than config.json; {_again(directory)}")
+        raise StudyError(f"{path}: the weights are of another architecture than config.json; {again(directory)}")
     contents = Contents(model=model, masks={}, quantized={}, activations={})
     layers = _linear_layers(model)
     name = "its metadata"
@@ -294,7 +251,7 @@ def weights_file(directory: str | Path) -> Path:
     if not found:
         raise StudyError(f"{directory}: no {DENSE} and no {COMPRESSED}; run the stage that writes it (dvc repro)")
     if len(found) > 1:
-        raise StudyError(f"{directory}: both {' and '.join(found)} are there; {_again(directory)}")
+        raise StudyError(f"{directory}: both {' and '.join(found)} are there; {again(directory)}")
     return directory / found[0]
 
 

@@ -2,11 +2,12 @@
 
 quanto.safetensors is the state of the model as optimum-quanto gives it, tied parameters once and without the scales of
 activations, which are all 1. quanto.json beside it holds optimum-quanto's map (which layer has which weights) and a
-CRC-32 sum of the weights file.
+CRC-32 sum of itself and of the weights file.
 """
 
 from __future__ import annotations
 
+import json
 import zlib
 from collections.abc import Iterable
 from pathlib import Path
@@ -38,13 +39,14 @@ def unpack(packed: Tensor, bits: int) -> Tensor:
 def _quanto() -> Any:
     """Return optimum.quanto, which from then on unpacks with torch alone.
 
-    Its own unpacking on a CPU is a C++ extension that it compiles into the installed package at first use: that needs
-    g++, and two processes at once disturb each other.
+    Its own unpacking is an extension that it compiles into the installed package at first use: that needs g++ (nvcc on
+    a GPU), and two processes at once disturb each other.
     """
     import optimum.quanto
-    from optimum.quanto.library.extensions import get_extension
+    from optimum.quanto.library.extensions import get_extension, is_extension_available
 
-    get_extension("quanto_cpp")._lib = SimpleNamespace(unpack=unpack)
+    for name in filter(is_extension_available, ("quanto_cpp", "quanto_cuda")):
+        get_extension(name)._lib = SimpleNamespace(unpack=unpack)
     return optimum.quanto
 
 
@@ -72,6 +74,20 @@ def dense_weights(model: Model) -> dict[str, Tensor]:
     }
 
 
+def plain_model(model: Model) -> Model:
+    """Return a model of ordinary layers with the weights of optimum-quanto's, for engines that know no others."""
+    from pipeline.models.pruned import model_of
+
+    with torch.random.fork_rng(devices=[]):
+        plain = model_of(model.config)
+    weights = dense_weights(model)
+    with torch.no_grad():
+        for name, parameter in plain.named_parameters():
+            parameter.copy_(weights[name])
+    plain.generation_config = model.generation_config
+    return plain.eval()
+
+
 def group_sizes(model: Model) -> set[int | None]:
     """Return how many columns share a grid in the layers of optimum-quanto; None: a whole row."""
     quanto = _quanto()
@@ -92,12 +108,22 @@ def save_quanto(model: Model, path: Path) -> None:
     """Write a model of frozen layers to `path`, and its map beside it; the same model gives the same bytes."""
     with atomic_path(path) as temporary:
         save_file(_state(model), temporary, metadata={"format": "pt"})
-    write_json(path.parent / MAP, {"layers": _quanto().quantization_map(model), "sum": zlib.crc32(path.read_bytes())})
+    layers = _quanto().quantization_map(model)
+    write_json(path.parent / MAP, {"layers": layers, "sum": _sum(layers, path)})
+
+
+def _sum(layers: Any, path: Path) -> int:
+    return zlib.crc32(path.read_bytes(), zlib.crc32(json.dumps(layers, sort_keys=True).encode()))
 
 
 def _read_map(path: Path) -> dict[str, Any]:
     data = read_json(path.parent / MAP)
-    if not path.is_file() or not isinstance(data, dict) or data.get("sum") != zlib.crc32(path.read_bytes()):
+    if not (
+        isinstance(data, dict)
+        and isinstance(data.get("layers"), dict)
+        and path.is_file()
+        and data.get("sum") == _sum(data["layers"], path)
+    ):
         raise StudyError(
             f"{path}: the weights of optimum-quanto or their {MAP} are damaged; delete {path.parent} and rerun its stage"
         )

@@ -156,6 +156,7 @@ def recover(
     save_checkpoint(bench.checkpoint, {"phase": f"{step.method} {rounds}", "state": state.state_dict()})
     model.to("cpu")  # type: ignore[arg-type]
     candidate.masks = {name: mask.cpu() for name, mask in state.masks.items()}
+    apply_masks(model, candidate.masks)  # a product with 0 may be -0
     candidate.steps += steps
     model.eval()
     return state

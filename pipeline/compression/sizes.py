@@ -14,6 +14,7 @@ if TYPE_CHECKING:
 Shapes = Mapping[str, tuple[int, ...]]
 
 ZSTD_LEVEL = 19
+"""Up to 2 % smaller files than level 10, in about a tenth of a second a megabyte."""
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -191,7 +191,7 @@ class TransformersEngine:
         training = self.model.training
         self.model.eval()
         try:
-            with torch.inference_mode():
+            with torch.no_grad():  # not inference_mode: optimum-quanto's tensors do not take it
                 output = self.model.generate(
                     input_ids=source, attention_mask=mask, generation_config=config, use_model_defaults=False
                 )

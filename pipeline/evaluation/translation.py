@@ -13,7 +13,9 @@ from typing import Any
 
 import torch
 
-from pipeline.compression.formats import load_model
+from pipeline.compression.activation_rounding import rounds_inputs
+from pipeline.compression.formats import QUANTO, load_model, weights_file
+from pipeline.compression.quanto_files import plain_model
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import translate
@@ -24,14 +26,21 @@ from pipeline.progress import progress
 
 
 def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search: dict[str, Any]) -> list[str]:
-    """Translate lines with the model in `directory`, on one thread; one hypothesis a line, counted."""
+    """Translate lines with the model in `directory`, on one thread; one hypothesis a line, counted.
+
+    By CTranslate2, or by transformers where linear layers round their inputs, of which CTranslate2 knows nothing.
+    """
+    model = load_model(directory)
+    if weights_file(directory).name == QUANTO:
+        model = plain_model(model)
     hypotheses = translate(
-        load_model(directory),
+        model,
         tokenizer,
         sources,
         beam=search["beam"],
         length_penalty=search["length_penalty"],
         max_length=search["max_length"],
+        engine="transformers" if rounds_inputs(model) else "ctranslate2",
     )
     if len(hypotheses) != len(sources):
         raise StudyError(f"{directory}: {len(hypotheses)} hypotheses for {len(sources)} lines; the engine lost some")

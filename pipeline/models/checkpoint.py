@@ -103,9 +103,6 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
     from pipeline.models.pruned import is_heads_pruned
 
     directory = Path(directory)
-    for name in ("config.json", WEIGHTS):
-        if not (directory / name).is_file():
-            raise StudyError(f"{directory / name}: no such file; run the stage that writes it (dvc repro)")
     config = read_json(directory / "config.json")
     architecture = config.get("model_type")
     if architecture != "m2m_100":
@@ -117,6 +114,8 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
             f"{directory}: its attention heads were pruned, a shape that transformers cannot say; it loads through "
             "pipeline.compression.formats.load_model"
         )
+    if not (directory / WEIGHTS).is_file():
+        raise StudyError(f"{directory / WEIGHTS}: no such file; run the stage that writes it (dvc repro)")
     try:
         model = M2M100ForConditionalGeneration.from_pretrained(
             directory, attn_implementation="eager", local_files_only=True

@@ -81,7 +81,7 @@ class TrainState:
                 "delete this run's folder under .work/ to start anew"
             )
         self.model.load_state_dict(data["model"])
-        if data["latent"] is not None:
+        if data.get("latent") is not None:
             self.forward.weights.part_latent()
             self.forward.weights.latent.copy_(data["latent"])
         self.optimizer.load_state_dict(data["optimizer"])

@@ -133,7 +133,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
         "runs": [f"toy-{size}-s{seed}" for size in sizes for seed in range(seeds)],
         "students": students,
         "matches": ["seconds", "flops"],
-        "recipes": {name: recipe_facts(name, **{"sizes": sizes} | limited.get(name, {})) for name in recipes},
+        "recipes": {name: recipe_facts(name, **({"sizes": sizes} | limited.get(name, {}))) for name in recipes},
         "limits": 8,
         "resamples": 200,
         "min_bleu": 0.3,

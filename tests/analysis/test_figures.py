@@ -91,13 +91,13 @@ def test_the_best_cooled_endpoint_is_named() -> None:
 def test_students_stand_beside_plain_runs_with_three_totals() -> None:
     entry = report_entry(sizes=["w32x2", "w64x2"])
     students = students_table(table(entry), entry)
-    assert list(students["method"][:3]) == ["plain", "word", "sequence"]
-    word = students[(students["size"] == "w32x2") & (students["method"] == "word")].iloc[0]
+    assert list(students["teaching"][:3]) == ["plain", "word", "sequence"]
+    word = students[(students["size"] == "w32x2") & (students["teaching"] == "word")].iloc[0]
     assert word["seeds"] == 2
     assert word["total_seconds"] == pytest.approx(299)
     assert word["amortised_seconds"] == pytest.approx(299 + 299 / 8)
     assert word["included_seconds"] == pytest.approx(2 * 299)
-    plain = students[(students["size"] == "w32x2") & (students["method"] == "plain")].iloc[0]
+    plain = students[(students["size"] == "w32x2") & (students["teaching"] == "plain")].iloc[0]
     assert plain["included_seconds"] == plain["total_seconds"]
 
 
@@ -105,7 +105,7 @@ def test_a_better_student_gains() -> None:
     entry = report_entry(sizes=["w32x2", "w64x2"])
     frame = table(entry)
     frame.loc[frame["teaching"] == "word", "test_loss"] -= 0.2
-    students = students_table(frame, entry).set_index(["size", "method"])
+    students = students_table(frame, entry).set_index(["size", "teaching"])
     assert students.loc[("w64x2", "word"), "loss_gain"] == pytest.approx(0.2)
     assert students.loc[("w64x2", "sequence"), "loss_gain"] == pytest.approx(0.0)
 

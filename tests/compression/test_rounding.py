@@ -7,12 +7,11 @@ import pytest
 import torch
 from torch import nn
 
-from pipeline.compression.chosen_bits import EMBEDDING, chosen_bits
+from pipeline.compression.bit_widths import EMBEDDING
 from pipeline.compression.pruning import compressible, magnitude_masks
 from pipeline.compression.quantization import quantize_dequantize
 from pipeline.compression.rounding import RowRounding, half_below
 from pipeline.models.seq2seq import build
-from pipeline.recipes import Qat
 from pipeline.size import SizeSpec
 from pipeline.training.forward import FusedForward, ReferenceForward
 from pipeline.training.weights import FlatWeights, Leaf
@@ -101,17 +100,3 @@ def test_half_below_is_numpys() -> None:
         below = np.nextafter(nearest, np.float16(-np.inf))
     expected = np.where(nearest.astype(np.float64) > values, below, nearest)
     assert np.array_equal(half_below(torch.from_numpy(values)).numpy(), expected.astype(np.float64))
-
-
-def test_bits_are_chosen_by_name() -> None:
-    model = build(SIZE, vocab_size=101, seed=0)
-    every = chosen_bits(model, Qat(method="qat", bits=3))
-    assert set(every.values()) == {3}
-    assert every.keys() == compressible(model).keys()
-    chosen = chosen_bits(model, Qat(method="qat", bits=3, embedding_bits=8, keep=["decoder", "fc1"]))
-    assert chosen[EMBEDDING] == 8
-    assert not [name for name in chosen if "decoder" in name or "fc1" in name]
-    assert "model.encoder.layers.1.fc2.weight" in chosen
-    assert chosen_bits(model, Qat(method="qat", bits=32)) == {}
-    assert chosen_bits(model, Qat(method="qat", bits=32, embedding_bits=4)) == {EMBEDDING: 4}
-    assert EMBEDDING not in chosen_bits(model, Qat(method="qat", bits=2, embedding_bits=32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -89,10 +90,24 @@ def test_the_page_is_self_contained_and_complete(results: Path) -> None:
         "Sign flips",
         "GFLOP/s",
         "Distilled students",
+        "Against the best other model of at most the same bytes",
+        "beside plain runs of their size",
         "Latency",
     ):
         assert text in page
     assert page.index(claim) < page.index("What was matched")
+
+
+def test_students_and_their_claim_are_on_the_page_and_in_both_verdicts(results: Path) -> None:
+    verdict = json.loads((results / "verdict.json").read_text())
+    assert len(verdict["students"]) == 4  # fp32 of two sizes, two teachings
+    assert verdict["students_claim"].startswith("Of 4 student configurations, ")
+    for name in ("report.html", "verdict.md"):
+        assert verdict["students_claim"] in html.unescape((results / name).read_text(encoding="utf-8"))
+    page = (results / "report.html").read_text(encoding="utf-8")
+    for line in verdict["students"]:
+        assert f"<span>{line['student']['config_id']}<small>" in page
+        assert f"excluded {line['totals']['excluded']['seconds_by_budget']:.2f}x" in page
 
 
 def test_the_markdown_names_the_command_and_the_numbers(results: Path) -> None:

@@ -9,23 +9,32 @@ import pytest
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.distillation.sequences import write_translations
 from tests.attempts import Attempts, Command, Runs
-from tests.runs import DISTILL, PRETRAIN, PRUNE
+from tests.runs import DISTILL, PRETRAIN, PRUNE, compression
 
 
 @pytest.fixture(scope="package")
 def runs(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """With dropout on: a pretraining, the pruning of its model, and the model's students at word and at sequence level."""
+    """With dropout on: a pretraining, its model pruned and trained rounded, and its students: at either level, and begun from it."""
     folder = tmp_path_factory.mktemp("runs")
     reads = {"corpus": str(corpus.path)}
     taught = reads | {"pretrained": str(folder), "translations": str(folder / "translations")}
     short = {"budgets": {"seconds": "16 s"}, "recovery_fraction": 0.5, "checkpoint_seconds": 1.0}
     cooled = {"warmup_steps": 3, "decay_fraction": 0.25, "checkpoint_seconds": 1.0}
     student = DISTILL | cooled | {"budget": "16 s", "teacher_seconds_per_step": {"w16x1": 0.8}}
+    qat = compression({"qat2": [{"method": "qat", "bits": 2}]})
     commands = {
         "pretrain": Command(function="pretrain", entry=PRETRAIN | short | cooled, inputs=reads),
         "prune": Command(function="prune", entry=PRUNE | short, inputs=reads | {"parent": str(folder / "out")}),
+        "qat": Command(function="prune", entry=qat | short, inputs=reads | {"parent": str(folder / "out")}),
         "word": Command(function="distill", entry=student | {"method": "word", "teacher_fraction": 0.5}, inputs=taught),
-        "sequence": Command(function="distill", entry=student | {"method": "sequence"}, inputs=taught),
+        "sequence": Command(
+            function="distill", entry=student | {"method": "sequence", "teaching": "sequence"}, inputs=taught
+        ),
+        "bothinit": Command(
+            function="distill",
+            entry=student | {"method": "both", "init": "teacher", "teaching": "bothinit", "teacher_fraction": 0.5},
+            inputs=taught,
+        ),
     }
     with Attempts() as attempts:
         runs = Runs(attempts=attempts, commands=commands, folder=folder)

@@ -13,7 +13,7 @@ from tests.attempts import EVERY_STEP, NEVER, SOME_STEPS, Attempt, Runs
 from tests.moments import REMOVE, RENAME, STEP, WRITE, Moment, Strike
 from tests.runs import assert_nothing_is_half, assert_same
 
-KILLS = {"pretrain": 18, "prune": 18, "word": 7, "sequence": 7}
+KILLS = {"pretrain": 17, "prune": 15, "qat": 5, "word": 5, "sequence": 4, "bothinit": 4}
 
 
 def _phases(moments: list[Moment]) -> list[str]:
@@ -41,9 +41,11 @@ def _finish(runs: Runs, name: str, folder: Path, *, after: Attempt, seconds_per_
     [
         ("pretrain", "trunk", SOME_STEPS),
         ("pretrain", "seconds", EVERY_STEP),
-        ("prune", "seconds-p50 round 2", SOME_STEPS),
+        ("prune", "tiny seconds-p50 magnitude 2", SOME_STEPS),
+        ("qat", "tiny seconds-qat2 qat 1", SOME_STEPS),
         ("word", "student", SOME_STEPS),
         ("sequence", "student", EVERY_STEP),
+        ("bothinit", "student", SOME_STEPS),
     ],
 )
 def test_a_kill_at_random_changes_nothing(
@@ -89,7 +91,7 @@ def test_fifty_kills_at_random_change_nothing(runs: Runs, tmp_path: Path) -> Non
     assert {moment.kind for moment in killed} >= {STEP, WRITE, RENAME, REMOVE}
 
 
-@pytest.mark.parametrize("name", ["prune", "word", "sequence"])
+@pytest.mark.parametrize("name", ["prune", "qat", "word", "sequence"])
 def test_sigterm_saves_after_the_step_at_hand(runs: Runs, tmp_path: Path, name: str) -> None:
     moments = runs.calm(name, NEVER).moments
     steps = [i for i, moment in enumerate(moments) if moment.kind == STEP]

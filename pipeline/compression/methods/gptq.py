@@ -12,8 +12,8 @@ which the size trains. That is an estimate: part of it is in fp64, on few column
 Source: Frantar et al. 2022 (arXiv 2210.17323), algorithm 1, with its blocks of columns; compensation: equation 2.
 When it helps: at 4 bits and below, where rounding to nearest moves the loss; it needs a few hundred sentences, no
 training, and makes the same file as rounding to nearest does.
-When not: at 8 bits there is nothing left to gain. Most of a small model is its embedding, which gains nothing. With
-the budget to train, qat does better at 2 bits.
+When not: at 8 bits there is nothing left to gain. Most of a small model is its embedding, which gains nothing. At
+2 bits the loss still moves clearly; there is qat for that.
 """
 
 from __future__ import annotations

@@ -5,9 +5,10 @@ and the network computes, is validated and is saved with the rounded weights; th
 weights, which add up what is too small for the grid. Pruned weights stay 0 and count in no row's range.
 Source: the straight-through estimator of Bengio et al. 2013 (arXiv 1308.3432), section 3; training as if quantized:
 Jacob et al. 2018 (arXiv 1712.05877), section 3.
-When it helps: at 2 and 3 bits, where rounding after training ruins the model and no calibration brings it back.
-When not: at 8 and 6 bits rounding alone loses next to nothing and needs no training; and a step takes up to a tenth
-longer than one of plain finetuning, so that a budget pays for fewer.
+When it helps: at 2 and 3 bits. On a toy corpus at width 16 the validation loss over that of fp32 weights finetuned as long
+is 0.47 nats at 2 bits, where those weights rounded afterwards have 1.25; 0.11 for 0.15 at 3 bits; 0.02 for 0.03 at 4.
+When not: at 6 and 8 bits rounding alone loses next to nothing and needs no training. A step takes up to a tenth longer
+than one of plain finetuning, so that a budget pays for fewer.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from functools import partial
 
 import torch
 
+from pipeline.compression.bit_widths import bit_widths
 from pipeline.compression.candidate import Bench, Candidate, put_on_grid
-from pipeline.compression.chosen_bits import chosen_bits
+from pipeline.compression.pruning import compressible
 from pipeline.compression.quantization import quantize_rows
 from pipeline.compression.recovery import recover
 from pipeline.compression.rounding import RowRounding
@@ -39,7 +41,8 @@ def quantize_latent(candidate: Candidate, weights: FlatWeights, bits: dict[str, 
 
 def apply(candidate: Candidate, step: Qat, bench: Bench) -> None:
     """Train on the step's share of the recovery budget, and quantize what came out."""
-    bits = chosen_bits(candidate.model, step)
+    matrices = compressible(candidate.model)
+    bits = bit_widths(matrices, bits=step.bits, embedding_bits=step.embedding_bits, keep=step.keep)
     if not bits:
         return
     state = recover(candidate, step, bench, projection=partial(RowRounding, bits=bits))

@@ -1,24 +1,27 @@
 """Wanda: the weights go whose magnitude, times how strong their input is, is smallest in each row.
 
-What it does: |W_ij| ||X_j|| scores a weight by its size and by the norm of the input it multiplies, over a calibration
-set; in every row of every matrix the lowest scores are masked, the same share of each. With rounds it prunes a little,
-trains with the masks held, and scores what is left on the inputs of then. The embedding is pruned as the output
-projection, by the norms of the decoder's final states, in rows of one word each; that the encoder and the decoder look
-words up in it does not count. Charged: a pass over the calibration set a round.
-Source: Sun et al. 2023 (arXiv 2306.11695), equation 1, compared in each row (section 3); the rounds' levels as in
-pipeline/compression/pruning.py.
-When it helps: in one shot, where nothing can be trained: inputs of very different strength mislead magnitudes.
-When not: with training after it, what was chosen matters less. A row that has no weights to spare loses as many as one
-that has. Masks cost a bit a weight, and dense kernels run no faster.
+What it does: |W_ij| ||X_j|| scores a weight by its size and by the norm of the input that it multiplies, over a
+calibration set; in every row of a linear layer's matrix the lowest scores are masked, the same share of each row. With
+rounds it prunes a little, trains with the masks held, and scores what is left on the inputs of then. The embedding is
+scored as the output projection, by the norms of the decoder's final states, and its scores are compared in the whole
+matrix: its rows are words, and the words of a vocabulary do not spare equally much. That it is looked up in, too, does
+not count. Charged: a pass over the calibration set a round.
+Source: Sun et al. 2023 (arXiv 2306.11695), equation 1, compared in each row (section 3), where embeddings are not pruned;
+the rounds' levels as in pipeline/compression/pruning.py.
+When it helps: in one shot, where nothing can be trained, and the more the higher the sparsity: inputs of different
+strength mislead magnitudes.
+When not: at 30 % magnitudes do as well, and with training after it, what was chosen matters less. A row that has no
+weights to spare loses as many as one that has. Masks cost a bit a weight, and dense kernels run no faster.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 import torch
 from torch import Tensor
 
+from pipeline.compression.bit_widths import EMBEDDING
 from pipeline.compression.calibration_set import calibration_batches, charge_passes
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.layer_inputs import input_norms
@@ -28,7 +31,7 @@ from pipeline.errors import StudyError
 from pipeline.recipes import Wanda
 
 
-def _row_mask(weight: Tensor, norms: Tensor, sparsity: float, previous: Tensor | None) -> Tensor:
+def _mask(weight: Tensor, norms: Tensor, sparsity: float, previous: Tensor | None, *, whole: bool) -> Tensor:
     scores = weight.detach().abs().double() * norms
     if not torch.isfinite(scores).all():
         raise StudyError(
@@ -37,10 +40,12 @@ def _row_mask(weight: Tensor, norms: Tensor, sparsity: float, previous: Tensor |
     if previous is not None:
         # Below every score: a pruned weight is never chosen before a kept one, not even before one without any input.
         scores.masked_fill_(~previous, -1.0)
-    # Ties: the first ones of the row stay, so that the count is exact and the choice repeatable.
-    order = scores.sort(dim=1, descending=True, stable=True).indices
-    mask = torch.zeros_like(weight, dtype=torch.bool)
-    mask.scatter_(1, order[:, : kept_count(weight.shape[1], sparsity)], True)
+    compared = scores.reshape(1, -1) if whole else scores
+    # Ties: the first ones stay, so that the count is exact and the choice repeatable.
+    order = compared.sort(dim=1, descending=True, stable=True).indices
+    mask = torch.zeros_like(compared, dtype=torch.bool)
+    mask.scatter_(1, order[:, : kept_count(compared.shape[1], sparsity)], True)
+    mask = mask.view(weight.shape)
     return mask if previous is None else mask & previous
 
 
@@ -50,14 +55,18 @@ def wanda_masks(
     sparsity: float,
     *,
     previous: Mapping[str, Tensor] | None = None,
+    whole: Collection[str] = (),
 ) -> dict[str, Tensor]:
     """Return a boolean mask a (R, C) matrix, True where kept: in each row the `kept_count` of C weights of largest score.
 
-    `input_norms` has the norm ||X_j|| of each matrix's inputs (C,). With `previous` masks nothing is ever un-pruned, and
-    a row that has fewer weights left keeps what it has. StudyError on weights or norms that are not finite.
+    `input_norms` has the norm ||X_j|| of each matrix's inputs (C,); the matrices in `whole` are compared as one row of
+    R C. With `previous` masks nothing is ever un-pruned, and a row that has fewer weights left keeps what it has.
+    StudyError on weights or norms that are not finite.
     """
     return {
-        name: _row_mask(weight, input_norms[name], sparsity, None if previous is None else previous.get(name))
+        name: _mask(
+            weight, input_norms[name], sparsity, None if previous is None else previous.get(name), whole=name in whole
+        )
         for name, weight in named_weights.items()
     }
 
@@ -72,6 +81,6 @@ def apply(candidate: Candidate, step: Wanda, bench: Bench) -> None:
 
     def choose(candidate: Candidate, sparsity: float, previous: dict[str, Tensor] | None) -> dict[str, Tensor]:
         norms = input_norms(candidate.model, batches)
-        return wanda_masks(compressible(candidate.model), norms, sparsity, previous=previous)
+        return wanda_masks(compressible(candidate.model), norms, sparsity, previous=previous, whole=[EMBEDDING])
 
     prune_and_recover(candidate, step, bench, choose)

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from pipeline.compression.activation_rounding import range_of, round_inputs, round_tensor
+from pipeline.compression.activation_rounding import range_of, round_inputs, round_tensor, rounds_inputs
 from pipeline.compression.calibration_set import calibration_batches
 from pipeline.compression.candidate import ActivationRange, Candidate
 from pipeline.compression.layer_inputs import observe_inputs, weights_of_layers
@@ -136,6 +136,13 @@ def test_a_loaded_model_rounds_as_the_one_that_was_made(corpus: PreparedCorpus, 
     stored = json.loads(json.dumps({name: asdict(limits) for name, limits in made.activations.items()}))
     round_inputs(loaded.model, {name: ActivationRange(**limits) for name, limits in stored.items()})
     assert _losses(loaded, corpus) == _losses(made, corpus)
+    copied = copy.deepcopy(loaded.model)
+    assert validation_loss(corpus)(copied) == _losses(made, corpus)
+    assert rounds_inputs(copied)
+    assert not rounds_inputs(candidate_of(corpus).model)
+    only_output = candidate_of(corpus).model
+    round_inputs(only_output, {"lm_head": made.activations["lm_head"]})
+    assert rounds_inputs(only_output)
 
 
 def test_32_bits_do_and_cost_nothing(corpus: PreparedCorpus, tmp_path: Path) -> None:

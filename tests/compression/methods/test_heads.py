@@ -8,7 +8,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.recipes import Heads, Layers
+from pipeline.compression.formats import load_model, save_compressed
+from pipeline.compression.registry import METHODS
+from pipeline.errors import StudyError
+from pipeline.models.checkpoint import load_dense
+from pipeline.recipes import Heads, Layers, Uniform
 from tests.compression.methods.shrunk import SIZE, applied, check_removal, logits, some_model
 
 STEP = partial(Heads, method="heads")
@@ -25,6 +29,18 @@ def test_it_leaves_a_sound_model(fraction: float, tmp_path: Path) -> None:
     candidate = check_removal(lambda share: STEP(fraction=share), fraction, tmp_path)
     assert not candidate.size.is_standard
     assert candidate.model.config.head_dim == HEAD
+
+
+@pytest.mark.parametrize("bits", [32, 4])
+def test_what_is_saved_is_what_is_loaded(bits: int, tmp_path: Path) -> None:
+    candidate = applied(STEP(fraction=0.25), some_model())
+    METHODS["uniform"](candidate, Uniform(method="uniform", bits=bits), None)
+    save_compressed(candidate, tmp_path)
+    loaded = load_model(tmp_path)
+    assert torch.equal(logits(loaded), logits(candidate.model))
+    assert loaded.lm_head.weight is loaded.model.shared.weight
+    with pytest.raises(StudyError, match=r"heads were pruned.*pipeline\.compression\.formats\.load_model"):
+        load_dense(tmp_path)
 
 
 def test_heads_that_do_nothing_are_not_missed() -> None:

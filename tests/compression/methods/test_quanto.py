@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from pipeline.compression.candidate import Candidate
 from pipeline.compression.encoding_facts import encoding_facts
 from pipeline.compression.formats import QUANTO, load_model, save_compressed, size_bytes, stored_numbers
 from pipeline.compression.methods.quanto import apply
-from pipeline.compression.quanto_files import MAP, dense_weights, unpack
+from pipeline.compression.quanto_files import MAP, dense_weights, plain_model, unpack
 from pipeline.compression.sizes import parameter_shapes, size_bytes_theory
 from pipeline.errors import StudyError
 from pipeline.recipes import Quanto
@@ -93,6 +94,16 @@ def test_strength_0_changes_nothing(model: M2M100ForConditionalGeneration) -> No
     assert candidate.ledger == Ledger()
 
 
+@pytest.mark.parametrize("bits", [4, 8])
+def test_the_plain_model_computes_the_same(model: M2M100ForConditionalGeneration, bits: int) -> None:
+    candidate = quantized(model, bits)
+    plain = plain_model(candidate.model)
+    assert all(isinstance(parameter.data, torch.Tensor) for parameter in plain.parameters())
+    assert plain.lm_head.weight is plain.model.shared.weight
+    torch.testing.assert_close(logits(plain), logits(candidate.model), atol=1e-4, rtol=1e-4)
+    assert torch.equal(logits(copy.deepcopy(plain)), logits(plain))
+
+
 def test_facts_and_size(build_model: BuildModel, tmp_path: Path) -> None:
     model = build_model("wide")
     candidate = quantized(model, 4)
@@ -120,13 +131,24 @@ def test_no_compiler_is_asked_for(build_model: BuildModel, monkeypatch: pytest.M
     logits(quantized(build_model("deep"), 4).model)
 
 
-@pytest.mark.parametrize("name", [QUANTO, MAP])
-def test_damage(build_model: BuildModel, tmp_path: Path, name: str) -> None:
+@pytest.mark.parametrize(("name", "step"), [(QUANTO, 997), (MAP, 41)])
+def test_one_flipped_bit(build_model: BuildModel, tmp_path: Path, name: str, step: int) -> None:
     save_compressed(quantized(build_model("deep"), 8), tmp_path)
-    data = bytearray((tmp_path / name).read_bytes())
-    data[len(data) // 2] ^= 1
-    (tmp_path / name).write_bytes(data)
-    with pytest.raises(StudyError, match="rerun"):
+    data = (tmp_path / name).read_bytes()
+    for place in range(0, len(data), step):
+        flipped = bytearray(data)
+        flipped[place] ^= 1 << place % 7
+        (tmp_path / name).write_bytes(flipped)
+        with pytest.raises(StudyError, match=r"again|rerun") as caught:
+            load_model(tmp_path)
+        assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", [QUANTO, MAP])
+def test_a_missing_file(build_model: BuildModel, tmp_path: Path, name: str) -> None:
+    save_compressed(quantized(build_model("deep"), 8), tmp_path)
+    (tmp_path / name).unlink()
+    with pytest.raises(StudyError, match="run the stage"):
         load_model(tmp_path)
 
 

@@ -10,9 +10,10 @@ import pytest
 import torch
 
 from pipeline.compression.methods.width import column_importance, kept_columns, stream_axis
+from pipeline.models.seq2seq import build
 from pipeline.recipes import Width
 from pipeline.size import SizeSpec
-from tests.compression.methods.shrunk import IDS, MASK, SIZE, STEPS, applied, check_removal, some_model
+from tests.compression.methods.shrunk import IDS, MASK, SIZE, STEPS, VOCABULARY, applied, check_removal, some_model
 
 STEP = partial(Width, method="width")
 
@@ -56,6 +57,31 @@ def test_a_column_that_copies_its_neighbour_is_not_missed() -> None:
     for narrow, wide in zip(_states(half), _states(model), strict=True):
         assert torch.allclose(narrow, wide[..., ::2], atol=1e-5)
     assert torch.allclose(half.model.shared.weight, model.model.shared.weight[:, ::2] * math.sqrt(2))
+
+
+def _trained(model, steps: int, *, seed: int) -> float:
+    """Train a model to copy its source; return the mean loss of the last five steps."""
+    generator = torch.Generator().manual_seed(seed)
+    optimizer = torch.optim.Adam(model.train().parameters(), lr=5e-3)
+    losses = []
+    for _ in range(steps):
+        ids = torch.randint(4, 40, (32, 4), generator=generator)
+        shifted = torch.cat([torch.zeros(32, 1, dtype=torch.int64), ids[:, :-1]], 1)
+        loss = model(input_ids=ids, decoder_input_ids=shifted, labels=ids, use_cache=False).loss
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    return sum(losses[-5:]) / 5
+
+
+def test_training_brings_it_back_sooner_than_a_fresh_model_learns() -> None:
+    size = SizeSpec(d_model=32, num_layers=1, num_heads=4)
+    whole = build(size, vocab_size=VOCABULARY, seed=0)
+    assert _trained(whole, 120, seed=0) < 1
+    narrow = applied(STEP(fraction=0.25), whole.eval(), size)
+    fresh = build(narrow.size, vocab_size=VOCABULARY, seed=0)
+    assert _trained(narrow.model, 25, seed=1) < 0.5 * _trained(fresh, 25, seed=1)
 
 
 def test_every_parameter_at_the_stream_loses_the_columns() -> None:
