@@ -145,7 +145,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def row_of(run_id: str, loss: float, *, method: str | None = None) -> dict[str, Any]:
+def row_of(run_id: str, loss: float) -> dict[str, Any]:
     """Return a model's row as the evaluate stage writes it."""
     identity = parse_run_id(run_id)
     size, match, recipe, teaching = (identity[name] for name in ("size", "match", "recipe", "teaching"))
@@ -165,7 +165,7 @@ def row_of(run_id: str, loss: float, *, method: str | None = None) -> dict[str, 
     dense, matrices = (matrix_weights(one, vocab_size=VOCABULARY) for one in (shape(size), left))
     gone = round(matrices * (masked or 0))
     run_key = run_id.rsplit("-", 2)[0]
-    method = method_of(steps) if method is None else method
+    method = method_of(steps)
     row = {
         **{name: identity[name] for name in ("study", "run_id", "size", "seed", "match", "recipe", "config_id")},
         "method": "distill" if teaching and recipe == "fp32" else f"distill+{method}" if teaching else method,

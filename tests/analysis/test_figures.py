@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -111,8 +113,9 @@ def test_a_better_student_gains() -> None:
 
 
 def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
-    only = {"seeds": 1, "matches": ["seconds"]}
+    only: dict[str, Any] = {"seeds": 1, "matches": ["seconds"]}
     limited = dict.fromkeys(("early", "early4", "early3", "once50", "q4tensor"), only)
+    limited["width50"] = {"sizes": ["w64x2", "w128x2", "w256x2"]}
     frame = table(report_entry(students=[], plain_of_student={}, recipes=list(RECIPES), limited=limited))
     with style():
         upper, lower = every_configuration(
