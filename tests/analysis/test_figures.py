@@ -130,4 +130,4 @@ def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
     assert {"fp32", "masks", "structured", "Pareto front"} <= labels
     assert not {"GPTQ", "limits"} & labels
     assert [axes.get_xlabel() for axes in panels] == ["width", "depth", "tokens a parameter"] * 2
-    assert all("(tau " in axes.get_title(loc="left") for axes in panels)
+    assert all("(tau " in axes.get_title(loc="left").replace("\n", " ") for axes in panels)
