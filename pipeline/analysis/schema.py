@@ -132,7 +132,10 @@ _STUDENT = _object(
 
 _FRONT = _object(
     {
-        "axis": {"enum": ["size_bytes", "infer_flops_per_token"]},
+        "axis": _described(
+            "unmasked: without masked models, whose masks an engine may not skip",
+            enum=["size_bytes", "infer_flops_per_token", "unmasked_flops_per_token"],
+        ),
         "configurations": _described("how many were eligible", type="integer", minimum=0),
         "members": _described(
             "on the front of validation loss against the axis, cheapest first",

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import pandas as pd
 from pydantic import TypeAdapter
 
-from pipeline.analysis.table import assemble
 from pipeline.analysis.table import assemble
 from pipeline.evaluation.scores import corpus_scores
 from pipeline.expected import expected_models, models_of_run, models_of_student
@@ -213,17 +211,6 @@ def measured(
     truth: Truth = loss_of,
     *,
     change: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row,
-) -> pd.DataFrame:
-    """Return the table of a study whose losses are exactly `truth`, each row as `change` leaves it."""
-    rows = []
-    for model in expected_models(entry):
-        named = parse_run_id(model.run_id)
-        rows.append(change(row_of(model.run_id, truth(named["match"], named["size"], named["recipe"]))))
-    return assemble(entry, rows, {}, {})
-
-
-def measured(
-    entry: dict[str, Any], truth: Truth = loss_of, *, change: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row
 ) -> pd.DataFrame:
     """Return the table of a study whose losses are exactly `truth`, each row as `change` leaves it."""
     rows = []

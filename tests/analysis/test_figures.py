@@ -14,7 +14,6 @@ from matplotlib.figure import Figure
 from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import style
 from pipeline.analysis.fronts import fronts
-from pipeline.analysis.fronts import fronts
 from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
@@ -132,23 +131,3 @@ def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
     assert not {"GPTQ", "limits"} & labels
     assert [axes.get_xlabel() for axes in panels] == ["width", "depth", "tokens a parameter"] * 2
     assert all("(tau " in axes.get_title(loc="left").replace("\n", " ") for axes in panels)
-
-
-def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
-    only = {"seeds": 1, "matches": ["seconds"]}
-    limited = {name: only for name in ("early", "early4", "early3", "once50", "q4tensor")}
-    frame = table(report_entry(students=[], plain_of_student={}, recipes=list(RECIPES), limited=limited))
-    with style():
-        upper, lower = every_configuration(
-            frame, [], cost="infer_flops_per_token", column="test_loss", quality_name="BLEU"
-        ).axes
-        panels = why(frame).axes
-    held = next(one for one in fronts(frame) if one["axis"] == "infer_flops_per_token")
-    compressed = sum(member["kind"] != "none" for member in held["members"])
-    seen = upper.get_title(loc="left").replace("\n", " ")
-    assert seen == f"At equal device seconds {compressed} of {len(held['members'])} on the Pareto front are compressed"
-    labels = {text.get_text() for text in lower.get_legend().get_texts()}
-    assert {"fp32", "masks", "structured", "Pareto front"} <= labels
-    assert not {"GPTQ", "limits"} & labels
-    assert [axes.get_xlabel() for axes in panels] == ["width", "depth", "tokens a parameter"] * 2
-    assert all("(tau " in axes.get_title(loc="left") for axes in panels)

@@ -10,7 +10,7 @@ import pytest
 
 from pipeline.analysis.from_scratch import from_scratch, from_scratch_sentence, same_shape
 from pipeline.analysis.measures import measure
-from tests.analysis.synthetic import measured, report_entry
+from tests.analysis.synthetic import measured, report_entry, shape
 
 RECIPES = ("q8", "p50", "width50", "depth50kd")
 
@@ -20,7 +20,9 @@ def table(**changes: Any) -> pd.DataFrame:
     entry = report_entry(students=[], plain_of_student={}, recipes=RECIPES, limited=limited)
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
-        gain = {"width50": -0.3, "depth50kd": 0.2}.get(row["recipe"], 0.0) + 0.001 * row["d_model"] * row["seed"] / 32
+        gain = {"width50": -0.3, "depth50kd": 0.2}.get(row["recipe"], 0.0) + 0.001 * shape(row["size"]).d_model * row[
+            "seed"
+        ] / 32
         return row | {"test_loss": 2.0 - gain} | changes.get(row["run_id"], {})
 
     return measured(entry, change=change)
@@ -48,7 +50,7 @@ def test_differences_favour_pruning_where_they_are_positive_over_common_seeds() 
     pairs = {(pair["match"], pair["pruned"]): pair for pair in found(table())}
     width, depth = pairs["seconds", "w256x2/width50"], pairs["seconds", "w128x4/depth50kd"]
     assert depth["difference"] == pytest.approx(0.2)
-    assert (depth["seeds"], depth["scratch"]) == (2, "w128x2")
+    assert (depth["seeds"], depth["scratch"]) == (2, "w128x2/fp32")
     assert width["seeds"] == 3
     # width50's loss is 0.3 higher, and each seed's luck differs by 0.001 x (256 - 128) / 32
     assert width["difference"] == pytest.approx(-0.3 + 0.004)
