@@ -6,7 +6,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.analysis.damage import added_to_dense, one_grid
+from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
 from pipeline.analysis.figure_style import empty, legend_below, panels, size_style, title
 from pipeline.analysis.training_figures import sizes_in_order
 from pipeline.selection import PRIMARY_MATCH
@@ -22,11 +22,8 @@ def robustness(frame: pd.DataFrame) -> pd.DataFrame:
     `bits` levels have one grid a row of every matrix; `sparsity` levels are neither quantized nor smaller in shape.
     """
     rows = frame.assign(added=added_to_dense(frame), level=frame["bits"].astype("float64"))
-    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna()]
-    whole = rows["parent_id"].isin(
-        set(frame["run_id"])
-    )  # not the early branch, which fp32 is ahead of without any rounding
-    rounded = one_grid(rows) & rows["kind"].isin(ROUNDING_LINES) & (whole | (rows["kind"] == "qat"))
+    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna() & whole_budget(rows)]
+    rounded = one_grid(rows) & rows["kind"].isin(ROUNDING_LINES)
     pruned = rows["kind"].isin(PRUNING_LINES)
     rows["level"] = rows["level"].where(~pruned, rows["sparsity"].round(2))
     rows = rows[rounded | pruned]

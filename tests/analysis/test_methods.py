@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from pipeline.analysis.damage import added_to_dense, added_to_parent, is_dense
+from pipeline.analysis.damage import added_to_dense, added_to_parent, is_dense, one_grid
 from pipeline.analysis.methods import methods_table, side_by_side
 from pipeline.analysis.robustness_figures import robustness
 from tests.analysis.synthetic import measured, report_entry
@@ -64,7 +64,7 @@ def test_every_recipe_stands_in_the_table_beside_those_of_its_strength() -> None
 
 
 def test_methods_meet_at_the_same_strength_only() -> None:
-    recipes = ["q8", "q4", "q3", "q4tensor", "gptq3", "qat3", "once50", "wanda50", "p50"]
+    recipes = ["early3", "q8", "q4", "q3", "q4tensor", "gptq3", "qat3", "once50", "wanda50", "p50"]
     entry = report_entry(sizes=["w32x2", "w64x2"], recipes=recipes, limited={"wanda50": {"seeds": 1}}, **NOBODY)
 
     def change(row: dict[str, Any]) -> dict[str, Any]:
@@ -93,3 +93,21 @@ def test_robustness_is_by_seed_and_leaves_other_grids_and_the_early_branch_out()
     )  # fmt: skip
     assert levels.loc[("uniform", 3.0), "seeds"] == 1
     assert levels.loc[("uniform", 4.0), "seeds"] == 3
+
+
+@pytest.mark.parametrize(
+    ("changed", "one"),
+    [
+        ({}, True),
+        ({"embedding_bits": 8}, False),
+        ({"embedding_bits": None}, False),
+        ({"granularity": "group"}, False),
+        ({"activation_bits": 8}, False),
+        ({"bits": None, "embedding_bits": None, "granularity": None}, False),
+    ],
+)
+def test_one_grid_is_one_grid_for_everything(changed: dict[str, Any], one: bool) -> None:
+    entry = report_entry(sizes=["w64x2"], recipes=["q4"], **NOBODY)
+    frame = measured(entry, truth, change=lambda row: row | (changed if row["recipe"] == "q4" else {}))
+    assert one_grid(frame)[frame["recipe"] == "q4"].eq(one).all()
+    assert not one_grid(frame)[frame["recipe"] == "fp32"].any()
