@@ -98,7 +98,23 @@ def teacher_candidates(study: Study) -> list[SizeSpec]:
         raise StudyError(
             f"study {study.name}: no size is larger than every student of distill.students; no one can teach"
         )
+    for student in study.distill.students:
+        if student.init == "teacher":
+            _check_cuttable(study, student, larger)
     return larger
+
+
+def _check_cuttable(study: Study, student: StudentSpec, candidates: list[SizeSpec]) -> None:
+    """Raise StudyError, before anything is trained, when a size that may come to teach does not hold the student's shape."""
+    part = study.size(student.size)
+    for whole in candidates:
+        grown = [name for name in ("num_layers", "d_model", "ffn_dim") if getattr(part, name) > getattr(whole, name)]
+        if grown or part.head_dim != whole.head_dim:
+            fault = f"it has more {grown[0]}" if grown else "their heads differ in columns"
+            raise StudyError(
+                f"study {study.name}: student {student.size}-{student.teaching} cannot be cut out of {whole.key}, which may "
+                f"come to teach: {fault}; choose another size, or init: random"
+            )
 
 
 def _shape(size: SizeSpec) -> dict[str, Any]:

@@ -14,7 +14,9 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
 @app.command()
 def main(
-    run_key: Annotated[str, typer.Option("--run", help="A quantize key of params.yaml, such as default-w64x2-s0-rtn.")],
+    run_key: Annotated[
+        str, typer.Option("--run", help="A quantize key of params.yaml, such as default-w64x2-s0-posttraining.")
+    ],
     settings: Annotated[list[str] | None, typer.Option("--set", help=SET_HELP)] = None,
     out: Annotated[
         Path | None, typer.Option(help="Where to write; artifacts/<study>/compressed/<run>/<family> by default.")
@@ -22,7 +24,9 @@ def main(
 ) -> None:
     """Make a family's recipes that quantize, with or without training, of one run, and write the packed files.
 
-    Example: python -m stages.quantize --run default-w64x2-s0-rtn
+    Example: python -m stages.quantize --run default-w64x2-s0-posttraining
+    One recipe of your own: python -m stages.quantize --run default-w64x2-s0-posttraining --out /tmp/five-bits
+             --set 'recipes={q5: {branch: full, steps: [{method: uniform, bits: 5}]}}'
     """
     entry = changed_entry("quantize", run_key, settings, out)
     one_thread()

@@ -11,7 +11,8 @@ import yaml
 from pipeline.calibration import Calibration
 from pipeline.errors import StudyError
 from pipeline.expansion import expand, families_of, planned, teacher_candidates
-from pipeline.study import load_study
+from pipeline.size import SizeSpec
+from pipeline.study import Distill, StudentSpec, load_study
 
 CONFIGS = sorted(Path("configs").glob("*.yaml"))
 RTN = ("recipes", "rtn")
@@ -143,3 +144,25 @@ def test_the_default_study_is_as_wide_and_deep_as_it_must_be() -> None:
     assert sum(seeds >= 3 for seeds in widths.values()) >= 4
     assert len({size.num_layers for size in study.sizes}) >= 3
     assert study.report.limits >= 8
+
+
+@pytest.mark.parametrize(
+    ("large", "small", "fault"),
+    [
+        ({"d_model": 64, "num_layers": 2}, {"d_model": 32, "num_layers": 1}, None),
+        ({"d_model": 64, "num_layers": 1}, {"d_model": 32, "num_layers": 2}, "it has more num_layers"),
+        ({"d_model": 64, "num_layers": 2, "ffn_dim": 64}, {"d_model": 32, "num_layers": 1}, "it has more ffn_dim"),
+        ({"d_model": 64, "num_layers": 1}, {"d_model": 16, "num_layers": 1}, "their heads differ in columns"),
+    ],
+)
+def test_a_student_begins_only_from_a_size_that_holds_its_shape(
+    large: dict[str, int], small: dict[str, int], fault: str | None
+) -> None:
+    sizes = [SizeSpec(**small), SizeSpec(**large)]
+    students = [StudentSpec(size=sizes[0].key, method="word", init="teacher")]
+    study = load_study("configs/smoke.yaml").model_copy(update={"sizes": sizes, "distill": Distill(students=students)})
+    if fault is None:
+        assert teacher_candidates(study) == sizes[1:]
+    else:
+        with pytest.raises(StudyError, match=f"student {sizes[0].key}-wordinit cannot be cut out of .*: {fault}"):
+            teacher_candidates(study)

@@ -38,8 +38,8 @@ def test_help_has_an_example_and_loads_no_torch(stage: str) -> None:
         (["stages.pretrain", "--run", "default-w64x2-s0", "--set", "dropout=0.1"], "give --out too"),
         (["stages.pretrain", "--run", "default-w64x2-s0", "--set", "learning_rate=abc"], "a float is needed"),
         (
-            ["stages.quantize", "--run", "default-w64x2-s0", "--set", "bits=5"],
-            "a list is needed, as in bits=[8, 6, 4, 3]",
+            ["stages.quantize", "--run", "default-w64x2-s0-qat", "--set", "matches=seconds"],
+            "a list is needed, as in matches=[",
         ),
         (["stages.calibrate", "--study", "default", "--kind", "trane"], "did you mean 'train'"),
         (["stages.prepare", "--study", "defualt"], "did you mean 'default'"),
