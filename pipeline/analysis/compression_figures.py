@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, size_style, title
-from pipeline.analysis.fronts import described, front
+from pipeline.analysis.fronts import comparable, described, front
 from pipeline.analysis.kinds import GROUP_MARKERS, group_of
 from pipeline.analysis.pareto import pareto_front
 from pipeline.analysis.training_figures import MATCH_NAMES, sizes_in_order
@@ -42,7 +42,7 @@ def every_configuration(frame: pd.DataFrame, limits: list[int], *, cost: str, co
     lower = column == "test_loss"
     first = frame["seed"] == frame.groupby("size")["seed"].transform("min")
     configs = described(frame if lower else frame[first])
-    configs = configs[configs[column].notna() & configs[cost].notna()]
+    configs = comparable(configs[configs[column].notna() & configs[cost].notna()], cost)
     matches = list(dict.fromkeys(configs["match"]))
     figure, every = panels(max(1, len(matches)), height=5.0)
     styles = size_style(sizes_in_order(frame))

@@ -36,6 +36,12 @@ def added_to_parent(frame: pd.DataFrame) -> pd.Series:
 
 def one_grid(frame: pd.DataFrame, *, granularity: str = "row") -> pd.Series:
     """Tell which rows have all matrices, the embedding too, in the same bits with this granularity, and fp32 activations."""
-    same = frame["embedding_bits"].isna() | (frame["embedding_bits"] == frame["bits"])
+    same = frame["embedding_bits"] == frame["bits"]  # null: in fp32
     plain = frame["activation_bits"].isna() & (frame["granularity"].isna() | (frame["granularity"] == granularity))
-    return frame["bits"].notna() & same.fillna(True).astype(bool) & plain
+    return frame["bits"].notna() & same.fillna(False).astype(bool) & plain
+
+
+def whole_budget(frame: pd.DataFrame) -> pd.Series:
+    """Tell which rows had all of their size's budget: their parent is a row itself, or they trained on from the early branch."""
+    trained = frame["kind"].str.split("+").map(lambda parts: not {"qat", "finetune", "distill"}.isdisjoint(parts))
+    return frame["parent_id"].isin(set(frame["run_id"])) | trained.astype(bool)

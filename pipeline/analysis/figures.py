@@ -22,8 +22,9 @@ CAPTIONS = {
     "chosen on validation loss. Dotted lines are the limits.",
     "bytes_quality": "The same in translation quality, first seed, for the configurations that were translated: one "
     "curve a size at equal device seconds, and what was chosen at the limits.",
-    "flops_loss": "The same against the FLOPs of answering, a target token. Masked weights count as skipped, which only an "
-    "engine with sparse kernels does; whole parts that were removed are saved by any engine; rounding saves none.",
+    "flops_loss": "Test loss against the FLOPs of answering, a target token, every configuration in fp32: rounding saves no "
+    "FLOP. Masked weights count as skipped, which only an engine with sparse kernels does; parts that were removed whole are "
+    "saved by any engine.",
     "loss_added": "Test loss that compression adds to each size's fp32 model, equal device seconds, every seed against its "
     "own. What was trained on paid for it out of the same budget. Linear below 0.1 nats, logarithmic above.",
     "why": "Models rounded to nearest, a grid a row: the relative error of their weights, and the test loss it adds to the "

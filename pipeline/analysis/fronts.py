@@ -7,16 +7,23 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.kinds import MASKING
 from pipeline.analysis.pareto import pareto_front
 from pipeline.selection import PRIMARY_MATCH, configurations
 
-AXES = {"size_bytes": "bytes of the file", "infer_flops_per_token": "inference FLOPs a token"}
+AXES = {
+    "size_bytes": "bytes of the file",
+    "infer_flops_per_token": "inference FLOPs a token, masks skipped",
+    "unmasked_flops_per_token": "inference FLOPs a token without masked models, as on an engine that skips no mask",
+}
+"""{column of `described`: what it counts}."""
 
 
 def described(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the `configurations` of a table that may be compared, with what fronts are told by.
 
-    Adds `kind`, `infer_flops_per_token` (the largest of the seeds) and `test_loss_sd` over seeds. Students are left out:
+    Adds `kind`, `infer_flops_per_token` (the largest of the seeds), `unmasked_flops_per_token` (the same; null of masked
+    models) and `test_loss_sd` over seeds. Students are left out:
     their teacher's training is in no budget.
     """
     grouped = frame[frame["status"] == "ok"].groupby(["match", "config_id"], sort=False)
@@ -27,13 +34,24 @@ def described(frame: pd.DataFrame) -> pd.DataFrame:
             "test_loss_sd": grouped["test_loss"].std(ddof=1),
         }
     )
+    masked = facts["kind"].str.split("+").map(lambda parts: any(part in MASKING for part in parts))
+    facts["unmasked_flops_per_token"] = facts["infer_flops_per_token"].where(~masked.astype(bool))
     configs = configurations(frame)
     configs = configs[configs["eligible"] & configs["teaching"].isna() & configs["valid_loss"].notna()]
     return configs.merge(facts.reset_index(), on=["match", "config_id"], how="left").reset_index(drop=True)
 
 
+def comparable(configs: pd.DataFrame, axis: str) -> pd.DataFrame:
+    """Return the configurations that have the `axis` and that it can tell apart: along FLOPs those in fp32 alone.
+
+    Rounding saves no FLOP, so a rounded model could beat the one it was made of by noise and by nothing else.
+    """
+    return configs[configs[axis].notna() & (configs["bits"].isna() | (axis == "size_bytes"))]
+
+
 def front(configs: pd.DataFrame, axis: str) -> pd.DataFrame:
-    """Return the lines of `described` configurations on the front of validation loss against `axis`, cheapest first."""
+    """Return the `comparable` lines of `described` configurations on the front of validation loss against `axis`, cheapest first."""
+    configs = comparable(configs, axis)
     on_front = pareto_front(configs[axis].astype("float64"), configs["valid_loss"])
     return configs[on_front].sort_values([axis, "config_id"])
 
@@ -41,12 +59,13 @@ def front(configs: pd.DataFrame, axis: str) -> pd.DataFrame:
 def fronts(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return the front of each of `AXES` under the primary match, chosen on validation loss, as JSON data.
 
-    `by_kind` counts places, most first. Masked weights count as skipped in inference FLOPs.
+    `configurations` counts those on offer, `by_kind` places, most first.
     """
     configs = described(frame)
-    here = configs[configs["match"] == PRIMARY_MATCH]
+    primary = configs[configs["match"] == PRIMARY_MATCH]
     result = []
     for axis in AXES:
+        here = comparable(primary, axis)
         members = [
             {
                 "config_id": line["config_id"],

@@ -6,7 +6,7 @@ from typing import Any
 
 import pandas as pd
 
-from pipeline.analysis.damage import added_to_dense, one_grid
+from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
 from pipeline.selection import PRIMARY_MATCH
 
 RIVALS = {
@@ -56,7 +56,7 @@ def side_by_side(frame: pd.DataFrame) -> list[dict[str, Any]]:
     library chooses it). `gain` is the mean over sizes of the loss in nats that it adds less.
     """
     rows = frame.assign(added=added_to_dense(frame), level=frame["bits"].astype("float64"))
-    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["teaching"].isna() & rows["added"].notna()]
+    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna() & whole_budget(rows)]
     masked = rows["bits"].isna() & rows["sparsity"].notna()
     rows["level"] = rows["level"].where(~masked, rows["sparsity"].round(2))
     grids = one_grid(rows) | (rows["kind"] == "quanto")

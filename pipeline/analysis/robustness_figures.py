@@ -6,13 +6,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.analysis.damage import added_to_dense, one_grid
+from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
 from pipeline.analysis.figure_style import empty, legend_below, panels, size_style, title
 from pipeline.analysis.training_figures import sizes_in_order
 from pipeline.selection import PRIMARY_MATCH
 
 ROUNDING_LINES = {"uniform": ("round to nearest", "-"), "gptq": ("GPTQ", "--"), "qat": ("QAT", ":")}
-PRUNING_LINES = {"magnitude+finetune": ("pruned in rounds, with finetuning", "-"), "magnitude": ("one shot", ":")}
+PRUNING_LINES = {"magnitude+finetune": ("in rounds, recovered", "-"), "magnitude": ("one shot", ":")}
 
 
 def robustness(frame: pd.DataFrame) -> pd.DataFrame:
@@ -22,16 +22,11 @@ def robustness(frame: pd.DataFrame) -> pd.DataFrame:
     `bits` levels have one grid a row of every matrix; `sparsity` levels are neither quantized nor smaller in shape.
     """
     rows = frame.assign(added=added_to_dense(frame), level=frame["bits"].astype("float64"))
-    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna()]
-    rounded, pruned = one_grid(rows) & rows["kind"].isin(ROUNDING_LINES), rows["kind"].isin(PRUNING_LINES)
+    rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna() & whole_budget(rows)]
+    rounded = one_grid(rows) & rows["kind"].isin(ROUNDING_LINES)
+    pruned = rows["kind"].isin(PRUNING_LINES)
     rows["level"] = rows["level"].where(~pruned, rows["sparsity"].round(2))
-    rows = rows[
-        (rounded | pruned)
-        & ~rows["parent_id"]
-        .fillna("")
-        .str.endswith("-early-fp32")
-        .where(rounded & (rows["kind"] != "qat"), other=False)
-    ]
+    rows = rows[rounded | pruned]
     rows = rows.drop_duplicates(["kind", "size", "level", "seed"])
     grouped = rows.groupby(["kind", "size", "level"], sort=False)["added"]
     return pd.DataFrame({"added": grouped.mean(), "seeds": grouped.size()}).reset_index()
@@ -45,15 +40,18 @@ def _panel(
     for kind, (_, line) in lines.items():
         for size, (colour, marker) in styles.items():
             mine = levels[(levels["kind"] == kind) & (levels["size"] == size)].sort_values("level")
+            filled = colour if kind == next(iter(lines)) else "white"
             axes.plot(
-                mine["level"], mine["added"], color=colour, marker=marker, linestyle=line, markersize=5, linewidth=1.2
-            )
+                mine["level"], mine["added"], color=colour, marker=marker, markerfacecolor=filled, linestyle=line,
+                markersize=5, linewidth=1.2,
+            )  # fmt: skip
     for size, (colour, marker) in styles.items():
         if (levels["size"] == size).any():
             axes.plot([], [], color=colour, marker=marker, label=size)
     for kind, (name, line) in lines.items():
         if (levels["kind"] == kind).any():
-            axes.plot([], [], color="0.4", linestyle=line, label=name)
+            filled = "0.4" if kind == next(iter(lines)) else "white"
+            axes.plot([], [], color="0.4", linestyle=line, marker="o", markerfacecolor=filled, label=name)
     ticks = sorted(levels["level"].unique())
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set_yticks([0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0", "0.05", "0.1", "0.2", "0.5", "1", "2", "5"])

@@ -132,7 +132,10 @@ _STUDENT = _object(
 
 _FRONT = _object(
     {
-        "axis": {"enum": ["size_bytes", "infer_flops_per_token"]},
+        "axis": _described(
+            "unmasked: without masked models, whose masks an engine may not skip",
+            enum=["size_bytes", "infer_flops_per_token", "unmasked_flops_per_token"],
+        ),
         "configurations": _described("how many were eligible", type="integer", minimum=0),
         "members": _described(
             "on the front of validation loss against the axis, cheapest first",
@@ -163,7 +166,7 @@ _FROM_SCRATCH = _object(
         "match": {"enum": ["seconds", "flops"]},
         "pruned": _described("config_id: the larger size / the recipe", type="string"),
         "kind": {"type": "string"},
-        "scratch": _described("the size whose shape is left", type="string"),
+        "scratch": _described("config_id: the size whose shape is left / fp32", type="string"),
         "difference": _described("test loss in nats, scratch - pruned: positive favours pruning", type="number"),
         "low": _described("95 % t interval over seeds and sentences; null with one seed", **_OPTIONAL_NUMBER),
         "high": _OPTIONAL_NUMBER,

@@ -11,6 +11,8 @@ from pipeline.analysis.damage import added_to_parent, one_grid
 
 BITS = (4, 3)
 MEASURES = {"weight_error": "weight error", "added": "loss added"}
+WEAK = 0.2
+"""A tau closer to 0 than this is not called a rise or a fall."""
 CAUSES = {
     "d_model": ("width", ["num_layers", "match", "branch", "seed"]),
     "num_layers": ("depth", ["d_model", "match", "branch", "seed"]),
@@ -57,14 +59,18 @@ def correlations(rows: pd.DataFrame) -> list[dict[str, Any]]:
     return result
 
 
+def _verb(tau: float) -> str:
+    if abs(tau) < WEAK:
+        return "hardly changes"
+    return "rises" if tau > 0 else "falls"
+
+
 def finding(found: list[dict[str, Any]], cause: str, measure: str) -> str:
-    """Return what the correlations of one cause and one measure say, as a title."""
-    parts = []
-    for one in found:
-        if (one["cause"], one["measure"]) == (cause, measure) and one["tau"] is not None:
-            verb = "rises" if one["tau"] > 0 else "falls" if one["tau"] < 0 else "neither rises nor falls"
-            parts.append(f"{verb} at {one['bits']} bits (tau {one['tau']:+.2f})".replace("-", "\u2212"))
+    """Return what the correlations of one cause and one measure say, as a title; below `WEAK` they say little."""
+    here = [one for one in found if (one["cause"], one["measure"]) == (cause, measure) and one["tau"] is not None]
     name = CAUSES[cause][0]
-    if not parts:
+    if not here:
         return f"No two models differ in {name} alone"
-    return f"With {name} {MEASURES[measure]} {', '.join(parts)}"
+    taus = [f"{one['tau']:+.2f} at {one['bits']} bits".replace("-", "\u2212") for one in here]
+    verbs = list(dict.fromkeys(_verb(one["tau"]) for one in here))
+    return f"With {name}, {MEASURES[measure]} {' or '.join(verbs)} (tau {', '.join(taus)})"

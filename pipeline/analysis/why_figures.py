@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from pipeline.analysis.figure_style import empty, legend_below, log_ticks, panels, title
-from pipeline.analysis.training_figures import MATCH_MARKERS
+from pipeline.analysis.training_figures import MATCH_MARKERS, MATCH_NAMES
 from pipeline.analysis.why import BITS, CAUSES, MEASURES, correlations, finding, rounded
 
 COLOURS = dict(zip(BITS, ("#029e73", "#d55e00"), strict=True))
@@ -25,10 +25,9 @@ def _panel(axes: Axes, rows: pd.DataFrame, cause: str, measure: str) -> None:
     for (bits, match, branch), group in means.groupby(["bits", "match", "branch"], sort=False):
         colour, marker = COLOURS[int(bits)], MATCH_MARKERS[str(match)][1]
         filled = {"full": colour, "early": "white"}[str(branch)]
-        name = f"{bits} bits, equal {match}{', stopped early' if branch == 'early' else ''}"
         axes.plot(
             group[cause], group[measure], linestyle="none", marker=marker, markersize=5, markeredgecolor=colour,
-            markerfacecolor=filled, label=name,
+            markerfacecolor=filled,
         )  # fmt: skip
     axes.set(xlabel=CAUSES[cause][0], ylabel=LABELS[measure], xscale="log")
     if cause == "tokens_per_param":
@@ -37,6 +36,18 @@ def _panel(axes: Axes, rows: pd.DataFrame, cause: str, measure: str) -> None:
         levels = sorted(int(level) for level in means[cause].unique())
         axes.set_xticks(levels, [str(level) for level in levels])
         axes.set_xticks([], minor=True)
+
+
+def _legend(axes: Axes, rows: pd.DataFrame) -> None:
+    for bits, colour in COLOURS.items():
+        axes.plot([], [], color=colour, label=f"{bits} bits")
+    for match in rows["match"].unique():
+        axes.plot(
+            [], [], color="0.4", marker=MATCH_MARKERS[str(match)][1], linestyle="none", label=MATCH_NAMES[str(match)]
+        )
+    if (rows["branch"] == "early").any():
+        axes.plot([], [], color="0.4", marker="o", markerfacecolor="white", linestyle="none", label="stopped early")
+    legend_below(axes, columns=2)
 
 
 def why(frame: pd.DataFrame) -> Figure:
@@ -55,5 +66,5 @@ def why(frame: pd.DataFrame) -> Figure:
             title(axes, finding(found, cause, measure))
         else:
             empty(axes, f"{MEASURES[measure]} was not measured")
-    legend_below(every[-1], columns=2)
+    _legend(every[-1], rows)
     return figure

@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 from pydantic import TypeAdapter
 
+from pipeline.analysis.table import assemble
 from pipeline.evaluation.scores import corpus_scores
-from pipeline.expected import models_of_run, models_of_student
+from pipeline.expected import expected_models, models_of_run, models_of_student
 from pipeline.flops import inference_flops_per_token, matrix_weights, parameters_by_group, parameters_total
 from pipeline.recipes import Step, kind_of, method_of, shapes_along, trains
 from pipeline.run_id import parse_run_id
@@ -143,7 +145,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
     } | changes  # fmt: skip
 
 
-def row_of(run_id: str, loss: float, *, method: str | None = None) -> dict[str, Any]:
+def row_of(run_id: str, loss: float) -> dict[str, Any]:
     """Return a model's row as the evaluate stage writes it."""
     identity = parse_run_id(run_id)
     size, match, recipe, teaching = (identity[name] for name in ("size", "match", "recipe", "teaching"))
@@ -163,7 +165,7 @@ def row_of(run_id: str, loss: float, *, method: str | None = None) -> dict[str, 
     dense, matrices = (matrix_weights(one, vocab_size=VOCABULARY) for one in (shape(size), left))
     gone = round(matrices * (masked or 0))
     run_key = run_id.rsplit("-", 2)[0]
-    method = method_of(steps) if method is None else method
+    method = method_of(steps)
     row = {
         **{name: identity[name] for name in ("study", "run_id", "size", "seed", "match", "recipe", "config_id")},
         "method": "distill" if teaching and recipe == "fp32" else f"distill+{method}" if teaching else method,
@@ -202,6 +204,20 @@ def row_of(run_id: str, loss: float, *, method: str | None = None) -> dict[str, 
     if teaching:
         row |= {"teacher_training_seconds": 299.0, "teacher_training_flops": 299.0 * 67e9}
     return row
+
+
+def measured(
+    entry: dict[str, Any],
+    truth: Truth = loss_of,
+    *,
+    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row,
+) -> pd.DataFrame:
+    """Return the table of a study whose losses are exactly `truth`, each row as `change` leaves it."""
+    rows = []
+    for model in expected_models(entry):
+        named = parse_run_id(model.run_id)
+        rows.append(change(row_of(model.run_id, truth(named["match"], named["size"], named["recipe"]))))
+    return assemble(entry, rows, {}, {})
 
 
 def write_json(path: Path, value: Any) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pandas as pd
 import pytest
 
@@ -11,6 +13,7 @@ from matplotlib.figure import Figure
 
 from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import style
+from pipeline.analysis.fronts import fronts
 from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
@@ -18,7 +21,7 @@ from pipeline.analysis.training_figures import curves, distillation, final_quali
 from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
-from tests.analysis.synthetic import loss_of, report_entry, row_of
+from tests.analysis.synthetic import RECIPES, loss_of, report_entry, row_of
 
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
 
@@ -107,3 +110,24 @@ def test_a_better_student_gains() -> None:
     students = students_table(frame, entry).set_index(["size", "teaching"])
     assert students.loc[("w64x2", "word"), "loss_gain"] == pytest.approx(0.2)
     assert students.loc[("w64x2", "sequence"), "loss_gain"] == pytest.approx(0.0)
+
+
+def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
+    only: dict[str, Any] = {"seeds": 1, "matches": ["seconds"]}
+    limited = dict.fromkeys(("early", "early4", "early3", "once50", "q4tensor"), only)
+    limited["width50"] = {"sizes": ["w64x2", "w128x2", "w256x2"]}
+    frame = table(report_entry(students=[], plain_of_student={}, recipes=list(RECIPES), limited=limited))
+    with style():
+        upper, lower = every_configuration(
+            frame, [], cost="infer_flops_per_token", column="test_loss", quality_name="BLEU"
+        ).axes
+        panels = why(frame).axes
+    held = next(one for one in fronts(frame) if one["axis"] == "infer_flops_per_token")
+    compressed = sum(member["kind"] != "none" for member in held["members"])
+    seen = upper.get_title(loc="left").replace("\n", " ")
+    assert seen == f"At equal device seconds {compressed} of {len(held['members'])} on the Pareto front are compressed"
+    labels = {text.get_text() for text in lower.get_legend().get_texts()}
+    assert {"fp32", "masks", "structured", "Pareto front"} <= labels
+    assert not {"GPTQ", "limits"} & labels
+    assert [axes.get_xlabel() for axes in panels] == ["width", "depth", "tokens a parameter"] * 2
+    assert all("(tau " in axes.get_title(loc="left").replace("\n", " ") for axes in panels)

@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import stages.report
+from pipeline.analysis.fronts import AXES
 from pipeline.analysis.report import OUTPUTS, read_curves, read_results, write_report
 from pipeline.errors import StudyError
 from stages.entry import run
@@ -68,6 +69,10 @@ def test_the_verdict_has_the_form_that_stands_beside_it(results: Path) -> None:
     verdict = json.loads((results / "verdict.json").read_text())
     jsonschema.validate(verdict, json.loads((results / "verdict.schema.json").read_text()))
     assert verdict["matches"][0]["limits"][2]["winner"] == "heavy"
+    assert [one["axis"] for one in verdict["fronts"]] == list(AXES)
+    assert all(one["members"] and sum(one["by_kind"].values()) == len(one["members"]) for one in verdict["fronts"])
+    assert verdict["from_scratch"] == []
+    assert {one["tau"] is None for one in verdict["why"] if one["bits"] == 3} == {True}
 
 
 def test_the_page_is_self_contained_and_complete(results: Path) -> None:
@@ -96,6 +101,11 @@ def test_the_page_is_self_contained_and_complete(results: Path) -> None:
     ):
         assert text in page
     assert page.index(claim) < page.index("What was matched")
+    assert (
+        page.index("are on the front along bytes of the file")
+        < page.index("Every recipe: 4")
+        < page.index("<h2>Figures")
+    )
 
 
 def test_students_and_their_claim_are_on_the_page_and_in_both_verdicts(results: Path) -> None:
