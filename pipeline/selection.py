@@ -83,16 +83,21 @@ def configurations(frame: pd.DataFrame) -> pd.DataFrame:
     """Group a `rows_frame` to one line a (match, config_id), in the order of its rows: means over seeds.
 
     `size_bytes` is the largest of the seeds, `quality` is null when a seed lacks it, `run_ids` go by seed.
-    `eligible` says that every seed of the size is there, ok and within its budget: a mean over the seeds that survived
-    would flatter, and so would the luckiest of many recipes that one seed alone was given.
+    `eligible` says that every seed is ok and within its budget, and that the recipe was given to every seed of each size
+    that has it: a mean over the seeds that survived would flatter, and so would the luckiest of many recipes that are
+    tried with one seed alone.
     """
     records = []
-    seeds = frame[frame["teaching"].isna()].groupby("size")["seed"].nunique()
+    plain = frame[frame["teaching"].isna()]
+    seeds = plain.groupby("size")["seed"].nunique()
+    given = plain.groupby(["match", "recipe", "size"])["seed"].nunique().reset_index()
+    lacking = given[given["seed"] < given["size"].map(seeds)]
+    tried = set(zip(lacking["match"], lacking["recipe"], strict=True))
     for (match, config_id), group in frame.groupby(["match", "config_id"], sort=False):
         group = group.sort_values("seed")
         first = group.iloc[0]
         measured = group[group["status"] == "ok"]
-        whole = len(measured) == len(group) and (pd.notna(first["teaching"]) or len(group) == seeds[first["size"]])
+        whole = len(measured) == len(group) and (pd.notna(first["teaching"]) or (match, first["recipe"]) not in tried)
         records.append(
             {
                 "match": match,
