@@ -7,6 +7,7 @@ pipeline/compression/methods/. Recipes come in families: all of a family's recip
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import zip_longest
 from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
@@ -260,13 +261,18 @@ def method_of(steps: Sequence[Section]) -> str:
 def kind_of(steps: Sequence[Section]) -> str:
     """Return what a recipe consists of, whatever it is named: its methods in their order, joined by ``+``; ``none`` without.
 
-    Masking in rounds names the recovery too, as a step of recovery after it would, and pruning over all matrices together is
-    ``magnitude-global``: ``uniform``, ``magnitude-global+finetune+uniform``, ``ffn+distill``. Strengths are no part of it.
+    Masking in rounds names the recovery too, and masking at once that training follows is ``-once``; pruning over all matrices
+    together is ``magnitude-global``: ``uniform``, ``magnitude-global+finetune+uniform``, ``magnitude-once+finetune``,
+    ``ffn+distill``. Strengths are no part of it.
     """
     parts = []
-    for step in steps:
+    for step, following in zip_longest(steps, steps[1:]):
         name = _method(step)
-        parts.append(f"{name}-global" if isinstance(step, Magnitude) and step.scope == "global" else name)
+        if isinstance(step, Magnitude) and step.scope == "global":
+            name += "-global"
+        elif isinstance(step, _MASKING) and not trains(step) and following is not None and trains(following):
+            name += "-once"
+        parts.append(name)
         if isinstance(step, _MASKING) and trains(step):
             parts.append(step.recovery)
     return "+".join(parts) or "none"
