@@ -14,7 +14,7 @@ from pipeline.recipes import Family, trains
 from pipeline.study import Study
 
 # Measured in the default study, see docs/core-seconds.md.
-EVALUATION_SECONDS_A_MODEL = 1.0  # losses on validation and test sets, one thread
+EVALUATION_SECONDS_A_MODEL = 1.5  # losses on validation and test sets, one thread
 STARTUP_SECONDS = 5.0  # of one stage: Python, torch, transformers
 COMPRESSION_SECONDS_A_RECIPE = 0.5  # that trains nothing
 TRANSLATION_SECONDS_A_MODEL = 0.7  # the test set and its scores on two cores; about half of all models are translated

@@ -7,11 +7,12 @@ pipeline/compression/methods/. Recipes come in families: all of a family's recip
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Annotated, Any, Literal
+from itertools import zip_longest
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
-from pipeline.errors import StudyError
+from pipeline.errors import StudyError, nearest
 from pipeline.section import Section
 from pipeline.size import SizeSpec
 
@@ -166,6 +167,11 @@ Step = Annotated[
     Field(discriminator="method"),
 ]
 
+SETTINGS: dict[str, type[Section]] = {
+    get_args(settings.model_fields["method"].annotation)[0]: settings for settings in get_args(get_args(Step)[0])
+}
+"""What each method takes, by its name."""
+
 _REMOVING = (Heads, Ffn, Layers, Width)
 _MASKING = (Magnitude, Wanda)
 _ROUNDING = (Uniform, Gptq, Quanto, Qat)
@@ -189,27 +195,32 @@ def kind_of_training(step: Section, *, masked: bool) -> Literal["train", "finetu
     return "finetune" if masked or isinstance(step, _MASKING) else "train"
 
 
-def _fault(step: Section, before: Sequence[Section]) -> str | None:
-    """Return why a step cannot come after those before it; None when it can."""
-    if any(isinstance(earlier, Activations) for earlier in before):
-        return "activations are quantized last"
+def _fault(step: Section, before: Sequence[Section]) -> tuple[Section, str] | None:
+    """Return which earlier step another cannot come after, and why; None when it can."""
+
+    def last(*kinds: type[Section]) -> Any:
+        return next((earlier for earlier in reversed(before) if isinstance(earlier, kinds)), None)
+
+    if activations := last(Activations):
+        return activations, "activations are quantized last"
     if isinstance(step, Activations):
-        if any(isinstance(earlier, Quanto) for earlier in before):
-            return "optimum-quanto keeps files of its own, without ranges of activations"
-        return None
-    if any(isinstance(earlier, _ROUNDING) for earlier in before):
+        quanto = last(Quanto)
+        return quanto and (quanto, "optimum-quanto keeps files of its own, without ranges of activations")
+    if rounding := last(*_ROUNDING):
         if isinstance(step, _ROUNDING):
-            return "the weights are quantized already"
-        return (
+            return rounding, "the weights are quantized already"
+        return rounding, (
             "what it changes would no longer be on the grid of the quantized weights; quantize last, or train with qat"
         )
-    masked = [earlier for earlier in before if isinstance(earlier, _MASKING)]
-    if isinstance(step, _REMOVING) and masked:
-        return "masks have the shape before it; remove whole parts first"
-    if isinstance(step, Quanto) and masked:
-        return "optimum-quanto's files hold no masks; use uniform"
-    if isinstance(step, _MASKING) and masked and step.sparsity < masked[-1].sparsity:
-        return f"it would bring back pruned weights; prune to at least {masked[-1].sparsity}"
+    if isinstance(step, Width) and (heads := last(Heads)):
+        return heads, "the heads no longer fill the width; prune the width alone, which takes heads with it"
+    if masking := last(*_MASKING):
+        if isinstance(step, _REMOVING):
+            return masking, "masks have the shape before it; remove whole parts first"
+        if isinstance(step, Quanto):
+            return masking, "optimum-quanto's files hold no masks; use uniform"
+        if isinstance(step, _MASKING) and step.sparsity < masking.sparsity:
+            return masking, f"it would bring back pruned weights; prune to at least {masking.sparsity}"
     return None
 
 
@@ -219,11 +230,18 @@ def check_order(name: str, steps: Sequence[Section]) -> None:
         fault = _fault(step, steps[:number])
         if fault:
             raise ValueError(
-                f"recipe {name}: step {number + 1} ({_method(step)}) cannot follow {_method(steps[number - 1])}: {fault}"
+                f"recipe {name}: step {number + 1} ({_method(step)}) cannot follow {_method(fault[0])}: {fault[1]}"
             )
-    shares = sum(getattr(step, "share", None) or 0.0 for step in steps if trains(step))
+    training = [step for step in steps if trains(step)]
+    shares = sum(getattr(step, "share", None) or 0.0 for step in training)
     if shares > 1 + 1e-9:
         raise ValueError(f"recipe {name}: its steps share {shares:g} of the recovery budget; 1 is all there is")
+    for step in training:
+        if getattr(step, "share", None) is None and shares > 1 - 1e-9:
+            raise ValueError(
+                f"recipe {name}: the other steps share the whole recovery budget and leave {_method(step)} none; "
+                "give every step that trains its share"
+            )
 
 
 def _method(step: Section) -> str:
@@ -243,13 +261,18 @@ def method_of(steps: Sequence[Section]) -> str:
 def kind_of(steps: Sequence[Section]) -> str:
     """Return what a recipe consists of, whatever it is named: its methods in their order, joined by ``+``; ``none`` without.
 
-    Masking in rounds names the recovery too, as a step of recovery after it would, and pruning over all matrices together is
-    ``magnitude-global``: ``uniform``, ``magnitude-global+finetune+uniform``, ``ffn+distill``. Strengths are no part of it.
+    Masking in rounds names the recovery too, and masking at once that training follows is ``-once``; pruning over all matrices
+    together is ``magnitude-global``: ``uniform``, ``magnitude-global+finetune+uniform``, ``magnitude-once+finetune``,
+    ``ffn+distill``. Strengths are no part of it.
     """
     parts = []
-    for step in steps:
+    for step, following in zip_longest(steps, steps[1:]):
         name = _method(step)
-        parts.append(f"{name}-global" if isinstance(step, Magnitude) and step.scope == "global" else name)
+        if isinstance(step, Magnitude) and step.scope == "global":
+            name += "-global"
+        elif isinstance(step, _MASKING) and not trains(step) and following is not None and trains(following):
+            name += "-once"
+        parts.append(name)
         if isinstance(step, _MASKING) and trains(step):
             parts.append(step.recovery)
     return "+".join(parts) or "none"
@@ -306,8 +329,28 @@ class Family(Section):
     curve: bool = False  # the first seed's models are translated whether chosen or not
     students: bool = False  # applied to distilled students too
 
+    @field_validator("recipes", mode="before")
+    @classmethod
+    def _spelt_right(cls, value: Any) -> Any:
+        for name, steps in value.items() if isinstance(value, dict) else ():
+            for number, step in enumerate(steps if isinstance(steps, list) else (), start=1):
+                place = f"recipe {name}: step {number}"
+                if not isinstance(step, dict) or "method" not in step:
+                    raise ValueError(f"{place} names no method; write for example {{method: uniform, bits: 4}}")
+                settings = SETTINGS.get(step["method"])
+                if settings is None:
+                    raise ValueError(f"{place}: no method {step['method']!r}{nearest(str(step['method']), SETTINGS)}")
+                for key in step:
+                    if key not in settings.model_fields:
+                        raise ValueError(
+                            f"{place}: {step['method']} has no setting {key!r}{nearest(str(key), settings.model_fields)}"
+                        )
+        return value
+
     @model_validator(mode="after")
     def _possible(self) -> Family:
+        if self.students and not self.sizes is self.matches is self.seeds is None:
+            raise ValueError("students: true applies a family to every student; take sizes, matches and seeds out")
         for name, steps in self.recipes.items():
             if not (name.isalnum() and name.isascii() and name == name.lower() and name[0].isalpha()) or name == "fp32":
                 raise ValueError(f"recipe {name!r}: names are small letters and digits, and fp32 is taken")

@@ -213,6 +213,11 @@ class Study(Section):
         repeated = {key for key in keys if keys.count(key) > 1}
         if repeated:
             raise ValueError(f"size {sorted(repeated)[0]} is listed twice")
+        for size in self.sizes:
+            if not size.is_standard:
+                raise ValueError(
+                    f"size {size.key}: heads that do not fill the width come from pruning; leave head_dim out"
+                )
         self._mup_scales()
         for student in self.distill.students:
             if student.size not in keys:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from stages.entry import SET_HELP, artifacts, changed_entry, one_thread, run, work_folder
+from stages.entry import SET_HELP, run
+from stages.family import make_family
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 
@@ -26,26 +27,7 @@ def main(
 
     Example: python -m stages.prune --run default-w64x2-s0-magnitude
     """
-    entry = changed_entry("prune", run_key, settings, out)
-    one_thread()
-    from pipeline.compression.families import compress
-    from pipeline.corpora.prepared import PreparedCorpus
-    from pipeline.evaluation.losses import validation_loss
-
-    study = entry["study"]
-    folder, parent = artifacts(study, "corpus"), artifacts(study, entry["parent"])
-    corpus = PreparedCorpus.open(folder)
-    print(
-        compress(
-            entry,
-            key=run_key,
-            parent=parent,
-            corpus=corpus,
-            out=out or artifacts(study, "compressed", entry["run"], entry["family"]),
-            work=work_folder("prune", run_key, entry, inputs=[folder, parent]),
-            validate=validation_loss(corpus),
-        )
-    )
+    print(make_family("prune", run_key, settings=settings, out=out))
 
 
 if __name__ == "__main__":

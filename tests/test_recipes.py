@@ -51,6 +51,7 @@ def steps(*methods: str | dict[str, Any]) -> list[Any]:
         (("magnitude", "heads"), "remove whole parts first"),
         (("wanda", "finetune", "width"), "remove whole parts first"),
         (("magnitude", "quanto"), "hold no masks"),
+        (("heads", "width"), "no longer fill the width"),
         (({"method": "magnitude", "sparsity": 0.7}, {"method": "wanda", "sparsity": 0.5}), "prune to at least 0.7"),
     ],
 )
@@ -58,7 +59,8 @@ def test_impossible_orders_are_refused_with_both_steps(methods: tuple[Any, ...],
     made = steps(*methods)
     with pytest.raises(ValueError, match=why) as raised:
         check_order("mine", made)
-    assert f"recipe mine: step {len(made)} ({made[-1].method}) cannot follow {made[-2].method}" in str(raised.value)
+    culprit = made[-2 if made[-2].method != "finetune" else -3].method
+    assert f"recipe mine: step {len(made)} ({made[-1].method}) cannot follow {culprit}" in str(raised.value)
 
 
 @pytest.mark.parametrize(
@@ -87,8 +89,28 @@ def test_shares_are_at_most_the_whole_recovery_budget_and_only_of_steps_that_tra
     check_order("mine", steps({"method": "finetune", "share": 1.0}, {"method": "magnitude", "share": 1.0}))
     with pytest.raises(ValueError, match=r"its steps share 1.1 of the recovery budget; 1 is all there is"):
         check_order("mine", steps({"method": "finetune", "share": 0.5}, {"method": "qat", "share": 0.6}))
+    with pytest.raises(ValueError, match="share the whole recovery budget and leave qat none"):
+        check_order("mine", steps({"method": "finetune", "share": 1.0}, "qat"))
     with pytest.raises(ValidationError, match="less than or equal to 1"):
         steps({"method": "finetune", "share": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("step", "says"),
+    [
+        ({"bits": 4}, "step 1 names no method; write for example"),
+        ({"method": "unifrm", "bits": 4}, "no method 'unifrm'.*did you mean 'uniform'"),
+        ({"method": "uniform", "bit": 4}, "uniform has no setting 'bit'.*did you mean 'bits'"),
+    ],
+)
+def test_a_misspelt_step_is_named_with_what_was_meant(step: dict[str, Any], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Family.model_validate({"recipes": {"mine": [step]}})
+
+
+def test_a_family_for_students_is_for_all_of_them() -> None:
+    with pytest.raises(ValidationError, match="applies a family to every student"):
+        Family.model_validate({"recipes": {"q4": [{"method": "uniform", "bits": 4}]}, "students": True, "seeds": 1})
 
 
 @pytest.mark.parametrize(

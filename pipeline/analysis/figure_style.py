@@ -23,7 +23,7 @@ MARKERS = ("o", "s", "D", "^", "v", "P", "X", "*", "<", ">", "h", "p")
 
 _SETTINGS: Any = {
     "svg.hashsalt": "train-large-then-compress",
-    "svg.fonttype": "path",
+    "svg.fonttype": "none",  # letters stay letters: as outlines they are half of a figure
     "font.family": "DejaVu Sans",
     "font.size": 10,
     "axes.titlesize": 10.5,

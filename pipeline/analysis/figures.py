@@ -21,7 +21,8 @@ CAPTIONS = {
     "bytes_loss": "Test loss against file size, every configuration that every seed has, means over seeds. The front is "
     "chosen on validation loss. Dotted lines are the limits.",
     "bytes_quality": "The same in translation quality, first seed, for the configurations that were translated: one "
-    "curve a size at equal device seconds, and what was chosen at the limits.",
+    "curve a size at equal device seconds, and what was chosen at the limits. Every recipe that this seed has takes part, and the "
+    "front is that of the scores drawn; the verdict chooses on validation loss, among recipes that all seeds have.",
     "flops_loss": "Test loss against the FLOPs of answering, a target token, every configuration in fp32: rounding saves no "
     "FLOP. Masked weights count as skipped, which only an engine with sparse kernels does; parts that were removed whole are "
     "saved by any engine.",

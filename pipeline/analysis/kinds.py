@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 ROUNDING = {"uniform": "round to nearest", "gptq": "GPTQ", "qat": "QAT", "quanto": "quanto"}
-MASKING = ("magnitude", "magnitude-global", "wanda")
+MASKING = ("magnitude", "magnitude-once", "magnitude-global", "wanda", "wanda-once")
 STRUCTURED = ("heads", "ffn", "layers", "width")
 
 GROUP_MARKERS = {

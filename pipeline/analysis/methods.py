@@ -12,11 +12,12 @@ from pipeline.selection import PRIMARY_MATCH
 RIVALS = {
     "gptq": "uniform",
     "qat": "uniform",
-    "quanto": "uniform",
+    "quanto": "uniform, embedding fp32",
     "magnitude-global": "magnitude",
     "wanda": "magnitude",
     "magnitude-global+finetune": "magnitude+finetune",
     "wanda+finetune": "magnitude+finetune",
+    "magnitude-once+finetune": "magnitude+finetune",
 }
 """{kind: the kind that it is held against at the same bits or the same sparsity}."""
 
@@ -52,14 +53,17 @@ def methods_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
 def side_by_side(frame: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one dict a (kind of `RIVALS`, strength): at how many sizes it adds less test loss than what it is held against.
 
-    Paired by size and seed under the primary match; quantized models have one grid a row (a tensor or group where the
-    library chooses it). `gain` is the mean over sizes of the loss in nats that it adds less.
+    Paired by size and seed under the primary match; quantized models have one grid a row, in the embedding too. Only
+    optimum-quanto, which leaves the embedding in fp32 and chooses its groups, is held against ours with such an embedding.
+    `gain` is the mean over sizes of the loss in nats that it adds less.
     """
     rows = frame.assign(added=added_to_dense(frame), level=frame["bits"].astype("float64"))
     rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["added"].notna() & whole_budget(rows)]
     masked = rows["bits"].isna() & rows["sparsity"].notna()
     rows["level"] = rows["level"].where(~masked, rows["sparsity"].round(2))
-    grids = one_grid(rows) | (rows["kind"] == "quanto")
+    unrounded = (rows["kind"] == "uniform") & rows["embedding_bits"].isna() & (rows["granularity"] == "row")
+    rows["kind"] = rows["kind"].mask(unrounded, "uniform, embedding fp32")
+    grids = one_grid(rows) | unrounded | (rows["kind"] == "quanto")
     rows = rows[(masked | grids) & rows["level"].notna()]
     keys = ["kind", "level", "size", "seed"]
     losses = rows.drop_duplicates(keys).set_index(keys)["added"]

@@ -32,6 +32,9 @@ from pipeline.training.loop import Diverged
 from pipeline.training.precision import resolve
 from pipeline.training.pretraining import Validate, branch_of, run_record, size_of
 
+SHAPE = {"d_model", "num_layers", "num_heads", "head_dim", "ffn_dim"}
+"""What of a SizeSpec run.json records."""
+
 _STEPS: TypeAdapter[list[Any]] = TypeAdapter(list[Step])
 
 
@@ -44,8 +47,8 @@ class Recipe:
     steps: list[Any]
 
     def prefix(self, length: int) -> str:
-        """Return a name for the first `length` steps from this branch: equal for recipes that share them."""
-        steps = [step.model_dump() for step in self.steps[:length]]
+        """Return a name for the first `length` steps from this branch: equal for recipes that share them, budget and all."""
+        steps = [step.model_dump() | {"share": self.share(number)} for number, step in enumerate(self.steps[:length])]
         return hashlib.sha256(json.dumps([self.branch, steps]).encode()).hexdigest()[:16]
 
     def share(self, number: int) -> float:
@@ -139,7 +142,7 @@ class _Workshop:
                 checkpoint.unlink()
 
 
-def read_recipes(entry: dict[str, Any]) -> list[Recipe]:
+def read_recipes(entry: dict[str, Any], *, key: str) -> list[Recipe]:
     """Return an entry's recipes, those that share their first steps side by side; StudyError on an impossible order."""
     recipes = []
     for name, data in entry["recipes"].items():
@@ -147,7 +150,7 @@ def read_recipes(entry: dict[str, Any]) -> list[Recipe]:
             steps = _STEPS.validate_python(data["steps"])
             check_order(name, steps)
         except ValueError as error:
-            raise StudyError(f"recipe {name}: {' '.join(str(error).split())[:300]}") from error
+            raise StudyError(f"{key}: {' '.join(str(error).split())[:300]}") from error
         recipes.append(Recipe(name=name, branch=data["branch"], steps=steps))
     return sorted(recipes, key=lambda recipe: [recipe.branch, *(step.model_dump_json() for step in recipe.steps)])
 
@@ -162,7 +165,7 @@ def compress(
     every row pays for all of its own. A killed run goes on from `work`.
     """
     begin(work, out=out)
-    recipes = read_recipes(entry)
+    recipes = read_recipes(entry, key=key)
     workshop = _Workshop(entry=entry, key=key, parent=parent, corpus=corpus, work=work, validate=validate)
     jobs = [(match, recipe) for match in entry["matches"] for recipe in recipes]
     metrics: dict[str, Any] = {}
@@ -181,7 +184,7 @@ def compress(
         write_json(temporary / "metrics.json", metrics)
     clear(work)
     good = [name for name, record in metrics.items() if record["status"] == "ok"]
-    return f"{key}: made {len(good)} of {len(metrics)} models ({', '.join(good) or 'its parent diverged'})"
+    return f"{key}: made {len(good)} of {len(metrics)} models ({', '.join(good) or 'all diverged'})"
 
 
 def sparsity_of(candidate: Candidate, *, vocab_size: int) -> float:
@@ -232,7 +235,3 @@ def _write(workshop: _Workshop, match: str, recipe: Recipe) -> dict[str, Any]:
         "valid_loss": workshop.validate(candidate.model) if trained else None,
         "weight_errors": candidate.weight_errors,
     }
-
-
-SHAPE = {"d_model", "num_layers", "num_heads", "head_dim", "ffn_dim"}
-"""What of a SizeSpec run.json records."""

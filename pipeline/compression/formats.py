@@ -249,7 +249,7 @@ def weights_file(directory: str | Path) -> Path:
     directory = Path(directory)
     found = [name for name in (DENSE, COMPRESSED, QUANTO) if (directory / name).is_file()]
     if not found:
-        raise StudyError(f"{directory}: no {DENSE} and no {COMPRESSED}; run the stage that writes it (dvc repro)")
+        raise StudyError(f"{directory}: no {DENSE}, {COMPRESSED} or {QUANTO}; run the stage that writes it (dvc repro)")
     if len(found) > 1:
         raise StudyError(f"{directory}: both {' and '.join(found)} are there; {again(directory)}")
     return directory / found[0]

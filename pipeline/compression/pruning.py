@@ -51,8 +51,7 @@ def _magnitude_mask(weight: Tensor, sparsity: float, previous: Tensor | None) ->
         if previous.shape != weight.shape:
             raise ValueError(f"previous mask of shape {tuple(previous.shape)}, weight of shape {tuple(weight.shape)}")
         alive = previous.reshape(-1).cpu().numpy()
-        if kept > int(alive.sum()):
-            raise ValueError(f"sparsity {sparsity} would keep {kept} weights, but only {int(alive.sum())} are left")
+        kept = min(kept, int(alive.sum()))
         # Below every magnitude: a pruned weight is never chosen before a kept one, not even before a kept 0.
         magnitudes = np.where(alive, magnitudes, -1.0)
     if kept == 0:
@@ -70,7 +69,7 @@ def magnitude_masks(
 ) -> dict[str, Tensor]:
     """Return a boolean mask a tensor, True where kept: its `kept_count` weights of largest magnitude.
 
-    With `previous` masks nothing is ever un-pruned; ValueError if `sparsity` is below theirs.
+    With `previous` masks nothing is ever un-pruned: a tensor that has fewer weights left keeps what it has.
     StudyError on weights that are not finite.
     """
     return {

@@ -61,8 +61,3 @@ def entropy_coded_bytes(path: str | Path) -> int:
 def compression_ratio(shapes: Shapes, size_bytes: int) -> float:
     """Return the dense fp32 bytes of the unpruned architecture over the bytes written."""
     return dense_size_bytes(shapes) / size_bytes
-
-
-def effective_bits(size_bytes: int, params_total: int) -> float:
-    """Return the bits a parameter that a file spends, with everything in it; pruned parameters count as parameters."""
-    return 8 * size_bytes / params_total

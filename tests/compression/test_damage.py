@@ -193,7 +193,7 @@ def test_missing_files(saved: Path, tmp_path: Path) -> None:
     (saved / "config.json").unlink()
     fails(saved, "config.json: no such file")
     (saved / COMPRESSED).unlink()
-    fails(saved, "no model.safetensors and no weights.safetensors")
+    fails(saved, "no model.safetensors, weights.safetensors or quanto.safetensors")
     with pytest.raises(StudyError, match="no such file"):
         load_compressed(saved)
     with pytest.raises(StudyError):

@@ -114,8 +114,18 @@ def test_steps_that_train_share_the_recovery_budget(corpus: PreparedCorpus, pare
     out = _make(compression({"long": steps}), corpus, parent, tmp_path)
     ledger = Ledger.from_dict(read_run(out / "seconds-long")["ledger"])
     assert ledger.total.seconds == pytest.approx(40)
-    (recipe,) = read_recipes(compression({"long": steps}))
+    (recipe,) = read_recipes(compression({"long": steps}), key=KEY)
     assert [recipe.share(number) for number in range(3)] == [0.25, 0.75, 0.0]
+
+
+def test_a_step_that_has_another_share_is_another_step(corpus: PreparedCorpus, parent: Path, tmp_path: Path) -> None:
+    cut, tuned = {"method": "ffn", "fraction": 0.5}, {"method": "finetune"}
+    entry = compression({"alone": [cut, tuned], "shared": [cut, tuned, {"method": "qat", "bits": 4}]})
+    out = _make(entry, corpus, parent, tmp_path)
+    for recipe in ("alone", "shared"):
+        ledger = Ledger.from_dict(read_run(out / f"seconds-{recipe}")["ledger"])
+        assert ledger.of("finetune").seconds == pytest.approx(0.15 * 40)
+    assert read_run(out / "seconds-shared")["bits"] == 4
 
 
 def test_a_parent_of_another_architecture_is_refused(corpus: PreparedCorpus, parent: Path, tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from pipeline.compression.pruning import kept_count
 from pipeline.compression.sizes import (
     compression_ratio,
     dense_size_bytes,
-    effective_bits,
     entropy_coded_bytes,
     parameter_shapes,
     size_bytes_theory,
@@ -82,7 +81,3 @@ def test_half_the_weights_in_fp32_take_less_room_than_all(
 ) -> None:
     save_compressed(compressed(model, sparsity=0.5), tmp_path)
     assert compression_ratio(parameter_shapes(model), size_bytes(tmp_path)) > 1.3
-
-
-def test_effective_bits() -> None:
-    assert effective_bits(1000, 2000) == 4

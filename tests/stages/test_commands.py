@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-STAGES = sorted(path.stem for path in Path("stages").glob("*.py") if path.stem not in ("__init__", "entry", "cli"))
+from stages.cli import COMMANDS
+
+STAGES = sorted(set(COMMANDS))
 
 
 def _run(*arguments: str) -> subprocess.CompletedProcess[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fnmatch import fnmatch
 from pathlib import Path
 
 import pytest
@@ -39,7 +40,7 @@ def _assert_it_only_delays(runs: Runs, name: str, folder: Path, moment: int) -> 
         ("pretrain", "trunk.pt"),
         ("pretrain", "seconds.status.json"),
         ("pretrain", "metrics.json"),
-        ("prune", "seconds-p90.pt"),
+        ("prune", "seconds-*.pt"),
         ("prune", "seconds-p50.status.json"),
         ("word", "progress.pt"),
         ("sequence", "model.safetensors"),
@@ -47,13 +48,13 @@ def _assert_it_only_delays(runs: Runs, name: str, folder: Path, moment: int) -> 
 )
 def test_a_full_disk_delays_a_run_and_changes_nothing(runs: Runs, tmp_path: Path, name: str, file: str) -> None:
     moments = enumerate(runs.calm(name, SOME_STEPS).moments)
-    last = max(i for i, moment in moments if (moment.kind, moment.name) == (WRITE, file))
+    last = max(i for i, moment in moments if moment.kind == WRITE and fnmatch(moment.name, file))
     _assert_it_only_delays(runs, name, tmp_path, last)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["pretrain", "prune", "word", "sequence"])
+@pytest.mark.parametrize("name", ["pretrain", "prune", "qat", "word", "sequence"])
 def test_a_full_disk_at_any_write_delays_a_run_and_changes_nothing(runs: Runs, tmp_path: Path, name: str) -> None:
     writes = [i for i, moment in enumerate(runs.calm(name, SOME_STEPS).moments) if moment.kind == WRITE]
     assert len(writes) > 10

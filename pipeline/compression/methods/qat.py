@@ -6,8 +6,8 @@ weights, which add up what is too small for the grid. Pruned weights stay 0 and 
 Source: the straight-through estimator of Bengio et al. 2013 (arXiv 1308.3432), section 3; training as if quantized:
 Jacob et al. 2018 (arXiv 1712.05877), section 3.
 When it helps: at 2 and 3 bits, where weights that never saw their grid lose clearly when they are rounded to it.
-When not: at 6 and 8 bits rounding alone loses next to nothing and needs no training. A step takes up to a tenth longer
-than one of plain finetuning, so that a budget pays for fewer.
+When not: at 6 and 8 bits rounding alone loses next to nothing and needs no training. A step takes longer than one of
+plain finetuning, so that a budget pays for fewer.
 """
 
 from __future__ import annotations
