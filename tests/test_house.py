@@ -207,7 +207,10 @@ def test_files_are_short_and_named_for_what_they_hold() -> None:
 
 def test_large_files_and_pickles_stay_out() -> None:
     for path in committed():
-        assert path.stat().st_size <= 2**20, f"{path.relative_to(ROOT)}: over 1 MiB; artifacts belong in the DVC cache"
+        most = 4 if path.name == "dvc.lock" else 1  # a line for every file that each of a study's stages reads
+        assert path.stat().st_size <= most * 2**20, (
+            f"{path.relative_to(ROOT)}: too large; artifacts belong in the DVC cache"
+        )
         assert path.suffix not in {".pkl", ".pickle", ".pt", ".pth", ".safetensors", ".npy"}, path.relative_to(ROOT)
 
 
