@@ -7,6 +7,7 @@ import os
 import re
 import subprocess
 import sys
+import sysconfig
 import tomllib
 from collections.abc import Iterator
 from functools import cache
@@ -178,7 +179,9 @@ def test_the_lock_is_what_is_installed() -> None:
 
     if Path(sys.prefix).resolve() != (ROOT / ".venv").resolve():
         pytest.skip("not run with the environment of make env")
-    installed = {normal(found.metadata["Name"]): found.version.split("+")[0] for found in distributions()}
+    # Not all of sys.path: setuptools, once imported, adds packages of its own to it.
+    places = [sysconfig.get_path(name) for name in ("purelib", "platlib")]
+    installed = {normal(found.metadata["Name"]): found.version.split("+")[0] for found in distributions(path=places)}
     assert not {
         name: (version, installed.get(name)) for name, version in pins().items() if installed.get(name) != version
     }
