@@ -56,8 +56,8 @@ def _panel(
     axes.set_yscale("symlog", linthresh=0.1)
     axes.set_yticks([0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0", "0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
     axes.set_ylim(min(-0.02, levels["added"].min() * 1.2), max(0.1, levels["added"].max() * 1.2))
-    axes.set_xticks(ticks, [f"{level:g}" if bits else f"{level:.0%}" for level in ticks])
-    axes.set(xlabel="bits a weight" if bits else "share of weights pruned", ylabel="test loss added (nats)")
+    axes.set_xticks(ticks, [f"{level:g}" if bits else f"{100 * level:.0f}" for level in ticks])
+    axes.set(xlabel="bits a weight" if bits else "weights pruned (%)", ylabel="test loss added (nats)")
     main = levels[levels["kind"] == next(iter(lines))]
     if len(main):
         hardest = main["level"].min() if bits else main["level"].max()

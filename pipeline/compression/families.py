@@ -75,21 +75,20 @@ class _Workshop:
     validate: Validate
     made: dict[tuple[str, str], Candidate | None] = field(default_factory=dict)  # by match and prefix; None: diverged
 
-    def start(self, match: str, recipe: Recipe) -> tuple[Path, Candidate] | None:
-        """Return the parent's directory and the untouched candidate; None when the parent diverged."""
-        name = match if recipe.branch == "full" else f"{match}-early"
-        source = branch_of(self.parent, name)
-        if source is None:
-            return None
-        run = read_run(source)
-        size = size_of(self.entry)
+    def _source(self, match: str, recipe: Recipe) -> Path | None:
+        """Return the parent's model directory; None when it diverged."""
+        return branch_of(self.parent, match if recipe.branch == "full" else f"{match}-early")
+
+    def _untouched(self, source: Path) -> Candidate:
+        """Return the parent as a candidate; StudyError when it is of another size than the entry says."""
+        run, size = read_run(source), size_of(self.entry)
         shape = {field: run["size"][field] for field in ("d_model", "num_layers", "num_heads", "ffn_dim")}
         if SizeSpec(**shape) != size:
             raise StudyError(
                 f"{source}: a checkpoint of another architecture, {SizeSpec(**shape).key} where {self.key} is made of "
                 f"{size.key}; run the stage that writes it again"
             )
-        return source, Candidate(
+        return Candidate(
             model=load_dense(source), size=size, trained_size=size, ledger=Ledger.from_dict(run["ledger"]), run=run
         )
 
@@ -101,17 +100,16 @@ class _Workshop:
         return self.made[place]
 
     def _make(self, match: str, recipe: Recipe, length: int) -> Candidate | None:
-        started = self.start(match, recipe)
-        if started is None:
+        source = self._source(match, recipe)
+        if source is None:
             return None
-        source, candidate = started
         if length == 0:
-            return candidate
-        budget = Budget.parse(self.entry["budgets"][match])
-        left = max(0.0, budget.amount - budget.spent(candidate.ledger.total))
+            return self._untouched(source)
         before = self.candidate(match, recipe, length - 1)
         if before is None:
             return None
+        budget = Budget.parse(self.entry["budgets"][match])
+        left = max(0.0, budget.amount - budget.spent(Ledger.from_dict(before.run["ledger"]).total))
         candidate, step = copy.deepcopy(before), recipe.steps[length - 1]
         bench = Bench(
             entry=self.entry,

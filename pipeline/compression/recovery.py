@@ -19,7 +19,7 @@ from pipeline.errors import StudyError
 from pipeline.models.checkpoint import load_dense
 from pipeline.models.seq2seq import set_dropout
 from pipeline.recipes import kind_of_training
-from pipeline.training.devices import micro_batch_tokens, training_device
+from pipeline.training.devices import micro_batch_tokens, move, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import LoopOptions, Projection, train
 from pipeline.training.objectives import CrossEntropy, Objective
@@ -64,7 +64,7 @@ def _objective(bench: Bench, step: Any, *, precision: str, device: torch.device,
     if not taught:
         return CrossEntropy(label_smoothing=smoothing)
     teacher = load_dense(bench.parent)
-    teacher.to(device)  # type: ignore[arg-type]
+    move(teacher, device)
     return WordDistillation(
         teacher=forward_of(teacher, precision=precision),
         label_smoothing=smoothing,
@@ -94,9 +94,11 @@ def recover(
     paid = candidate.ledger
     end = min(bench.budget.spent(paid.total) + bench.share * bench.recovery.amount, bench.budget.amount)
 
+    # A second step that trains does not read the first one's batches again.
+    seed = entry["seed"] + _SEED_OFFSET + candidate.steps
+
     def stream() -> BatchStream:
-        split = bench.corpus.split("train")
-        return BatchStream(split, batch_tokens=entry["batch_tokens"], seed=entry["seed"] + _SEED_OFFSET)
+        return BatchStream(bench.corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=seed)
 
     price = _price(candidate, bench, kind, masked=masked)
     budget = Budget(amount=end, resource=bench.budget.resource)
@@ -105,10 +107,10 @@ def recover(
         raise StudyError(
             f"{bench.key}: {bench.budget} leaves {steps} steps for {step.method} in {rounds} rounds; raise the budget"
         )
-    torch.manual_seed(entry["seed"] + _SEED_OFFSET)
+    torch.manual_seed(seed)
     model = candidate.model
     set_dropout(model, entry["dropout"])
-    model.to(device)  # type: ignore[arg-type]
+    move(model, device)
     precision = resolve(entry["precision"], device)
     peak = entry["learning_rate"] * step.learning_rate_fraction
     state = TrainState.start(
@@ -154,7 +156,7 @@ def recover(
             schedule=partial(linear_to_zero, total_steps=steps),
         )
     save_checkpoint(bench.checkpoint, {"phase": f"{step.method} {rounds}", "state": state.state_dict()})
-    model.to("cpu")  # type: ignore[arg-type]
+    move(model, torch.device("cpu"))
     candidate.masks = {name: mask.cpu() for name, mask in state.masks.items()}
     apply_masks(model, candidate.masks)  # a product with 0 may be -0
     candidate.steps += steps

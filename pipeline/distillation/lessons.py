@@ -24,7 +24,7 @@ from pipeline.distillation.losses import WordDistillation
 from pipeline.distillation.sequences import read_teacher, sequence_targets
 from pipeline.errors import StudyError
 from pipeline.models.checkpoint import load_dense, read_run
-from pipeline.training.devices import training_device
+from pipeline.training.devices import move, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.objectives import CrossEntropy, Objective
 from pipeline.training.pretraining import calibrated, size_of
@@ -77,7 +77,7 @@ def lesson_of(
         until=until,
     )
     model = load_dense(teacher)
-    model.to(training_device())  # type: ignore[arg-type]
+    move(model, training_device())
     objective = WordDistillation(
         teacher=forward_of(model, precision=precision),
         label_smoothing=entry["label_smoothing"],

@@ -17,7 +17,7 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_path, write_json
 from pipeline.models.checkpoint import save_dense
 from pipeline.training.branches import begin, clear
-from pipeline.training.devices import micro_batch_tokens, training_device
+from pipeline.training.devices import micro_batch_tokens, move, training_device
 from pipeline.training.loop import Diverged, LoopOptions, train
 from pipeline.training.precision import resolve
 from pipeline.training.pretraining import Validate, run_record
@@ -50,7 +50,7 @@ def distill(
         raise StudyError(f"{key}: the budget {budget} pays for {steps} steps beside the teacher; raise it")
 
     model = initial_student(entry, teacher=teacher_path, vocab_size=corpus.vocab_size)
-    model.to(device)  # type: ignore[arg-type]
+    move(model, device)
     state = TrainState.start(
         model,
         stream=lesson.stream(entry, corpus),

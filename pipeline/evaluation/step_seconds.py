@@ -32,7 +32,7 @@ from pipeline.progress import progress
 from pipeline.size import SizeSpec
 from pipeline.steps_needed import steps_needed
 from pipeline.study import Study
-from pipeline.training.devices import finish_work, micro_batch_tokens, training_device
+from pipeline.training.devices import finish_work, micro_batch_tokens, move, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.loop import LoopOptions, Projection, train
 from pipeline.training.objectives import CrossEntropy, Objective
@@ -74,12 +74,12 @@ def step_seconds(
     dropout = training.dropout if size.dropout is None else size.dropout
     device = training_device()
     model = build(size, vocab_size=corpus.vocab_size, dropout=dropout, seed=0)
-    model.to(device)  # type: ignore[arg-type]
+    move(model, device)
     precision = resolve(training.precision, device)
     objective: Objective = CrossEntropy(label_smoothing=training.label_smoothing)
     if teacher is not None:
         teaches = build(teacher, vocab_size=corpus.vocab_size, seed=0).eval()
-        teaches.to(device)
+        move(teaches, device)
         objective = WordDistillation(
             teacher=forward_of(teaches, precision=precision),
             label_smoothing=training.label_smoothing,

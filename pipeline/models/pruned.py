@@ -96,4 +96,5 @@ def reshaped(model: Model, size: SizeSpec, weights: Mapping[str, Tensor]) -> Mod
         parameter.copy_(weights[name])
     if model.generation_config is not None:
         result.generation_config = copy.deepcopy(model.generation_config)
-    return result.to(model.device).train(model.training)  # type: ignore[arg-type]
+    nn.Module.to(result, model.device)  # transformers hides what its own `to` takes
+    return result.train(model.training)

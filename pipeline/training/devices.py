@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipeline.errors import StudyError, nearest
 
@@ -26,6 +26,11 @@ def _choice(name: str, default: str, *known: str) -> str:
     if value not in known:
         raise StudyError(f"{name}={value}: choose one of {', '.join(known)}{nearest(value, known)}")
     return value
+
+
+def move(module: nn.Module, device: torch.device) -> None:
+    """Move a module in place: any module, for transformers hides what its own models' `to` takes."""
+    module.to(device)
 
 
 def training_device() -> torch.device:

@@ -18,7 +18,7 @@ from pipeline.models.checkpoint import save_dense
 from pipeline.models.seq2seq import build
 from pipeline.size import SizeSpec
 from pipeline.training.branches import TRUNK, Branch, Schedule, begin, clear, curve_points, run_branches
-from pipeline.training.devices import micro_batch_tokens, training_device
+from pipeline.training.devices import micro_batch_tokens, move, training_device
 from pipeline.training.loop import LoopOptions
 from pipeline.training.objectives import CrossEntropy
 from pipeline.training.parallel import leads, wait
@@ -97,7 +97,7 @@ def pretrain(
 
     model = build(size, vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
     scale_initial(model, base_width=entry["mup_base_width"])
-    model.to(device)  # type: ignore[arg-type]
+    move(model, device)
     precision = resolve(entry["precision"], device)
     state = TrainState.start(
         model,
