@@ -95,7 +95,7 @@ def test_the_page_is_self_contained_and_complete(results: Path) -> None:
         "Sign flips",
         "GFLOP/s",
         "Distilled students",
-        "Against the best other model of at most the same bytes",
+        "Each against the best other model of at most the same bytes",
         "beside plain runs of their size",
         "Latency",
     ):
