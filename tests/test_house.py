@@ -35,6 +35,7 @@ HEAVY = {
 LAYERS = {
     "pipeline.models": 1,
     "pipeline.corpora": 1,
+    "pipeline.engines": 2,
     "pipeline.training": 2,
     "pipeline.orchestration": 2,
     "pipeline.analysis": 3,

@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipeline.errors import StudyError, nearest
-from pipeline.evaluation.engines import BeamSearch, CTranslate2Engine, Engine, TransformersEngine
+from pipeline.engines.registry import start_engine
+from pipeline.engines.search import BeamSearch
+from pipeline.errors import StudyError
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from pipeline.models.seq2seq import Model
-
-ENGINES = ("ctranslate2", "transformers")
 
 
 def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
@@ -63,7 +62,7 @@ def translate(
     beam: int = 4,
     length_penalty: float = 1.0,
     max_length: int = 80,
-    engine: Literal["ctranslate2", "transformers"] = "ctranslate2",
+    engine: str = "ctranslate2-float32",
     batch_tokens: int = 1000,
     threads: int = 1,
 ) -> list[str]:
@@ -73,8 +72,6 @@ def translate(
     `batch_tokens` bounds padded source tokens a batch. `threads` is the number of batches CTranslate2 works on at a
     time; transformers uses torch's own setting. StudyError on an unknown engine and on numbers out of range.
     """
-    if engine not in ENGINES:
-        raise StudyError(f"no engine {engine!r}{nearest(str(engine), ENGINES)}")
     if batch_tokens < 1 or threads < 1:
         raise StudyError(f"batch_tokens {batch_tokens} and threads {threads} must be at least 1")
     search = BeamSearch(beam=beam, length_penalty=length_penalty, max_length=max_length)
@@ -87,11 +84,7 @@ def translate(
     encoded = encode_sources(
         tokenizer, [sources[number] for number in filled], max_tokens=model.config.max_position_embeddings
     )
-    runner: Engine = (
-        CTranslate2Engine(model, tokenizer, inter_threads=threads)
-        if engine == "ctranslate2"
-        else TransformersEngine(model, tokenizer)
-    )
+    runner = start_engine(engine, model, tokenizer, batches=threads)
     handles: dict[int, Any] = {}
     with progress(total=len(filled), desc="translate", unit="sentence") as bar:
         for batch in _batches(np.array([len(ids) for ids in encoded]), batch_tokens):

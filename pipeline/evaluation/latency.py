@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.engines.ctranslate2_engine import CTranslate2Engine
+from pipeline.engines.search import BeamSearch
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import check_search, decode_targets, encode_sources
-from pipeline.evaluation.engines import BeamSearch, CTranslate2Engine
 from pipeline.progress import progress
 
 if TYPE_CHECKING:

@@ -40,7 +40,7 @@ def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search:
         beam=search["beam"],
         length_penalty=search["length_penalty"],
         max_length=search["max_length"],
-        engine="transformers" if rounds_inputs(model) else "ctranslate2",
+        engine="transformers" if rounds_inputs(model) else "ctranslate2-float32",
     )
     if len(hypotheses) != len(sources):
         raise StudyError(f"{directory}: {len(hypotheses)} hypotheses for {len(sources)} lines; the engine lost some")

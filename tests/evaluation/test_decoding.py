@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from pipeline.compression.methods.heads import keep_heads
+from pipeline.engines.ctranslate2_engine import ctranslate2_translator
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import decode_targets, encode_sources, translate
-from pipeline.evaluation.engines import ctranslate2_translator
 from pipeline.size import SizeSpec
 
 
@@ -25,7 +25,7 @@ def identical(first: list[str], second: list[str]) -> float:
 )
 def test_engines_agree(trained, beam: int, length_penalty: float, max_length: int) -> None:
     options = {"beam": beam, "length_penalty": length_penalty, "max_length": max_length}
-    ours = translate(trained.model, trained.tokenizer, trained.lines, engine="ctranslate2", **options)
+    ours = translate(trained.model, trained.tokenizer, trained.lines, engine="ctranslate2-float32", **options)
     theirs = translate(trained.model, trained.tokenizer, trained.lines, engine="transformers", **options)
     assert identical(ours, theirs) >= 0.99
 
@@ -50,7 +50,7 @@ def test_engines_agree_on_pruned_heads(trained) -> None:
     model = _without_a_head(trained.model)
     ours, theirs = (
         translate(model, trained.tokenizer, trained.lines[:100], max_length=20, engine=engine)
-        for engine in ("ctranslate2", "transformers")
+        for engine in ("ctranslate2-float32", "transformers")
     )
     assert identical(ours, theirs) >= 0.98
     assert len(set(ours)) > 50
@@ -87,7 +87,7 @@ def test_lines_stay_aligned_whatever_the_batches(trained) -> None:
     assert translate(trained.model, trained.tokenizer, ["", " "]) == ["", ""]
 
 
-@pytest.mark.parametrize("engine", ["ctranslate2", "transformers"])
+@pytest.mark.parametrize("engine", ["ctranslate2-float32", "transformers"])
 def test_an_over_long_line_is_cut_not_fatal(trained, engine) -> None:
     long = " ".join(["w1"] * 400)
     assert len(translate(trained.model, trained.tokenizer, [long, "w2"], engine=engine)) == 2
@@ -104,7 +104,7 @@ def test_decoding_leaves_the_model_as_it_was(trained) -> None:
     before = {name: tensor.clone() for name, tensor in trained.model.state_dict().items()}
     config = copy.deepcopy(trained.model.config.to_dict())
     trained.model.train()
-    for engine in ("ctranslate2", "transformers"):
+    for engine in ("ctranslate2-float32", "transformers"):
         translate(trained.model, trained.tokenizer, trained.lines[:5], engine=engine)
         assert trained.model.training
     trained.model.eval()
@@ -114,7 +114,7 @@ def test_decoding_leaves_the_model_as_it_was(trained) -> None:
 
 def test_bad_input_is_one_line(trained) -> None:
     model, tokenizer = trained.model, trained.tokenizer
-    with pytest.raises(StudyError, match="no engine 'ctranslate'; did you mean 'ctranslate2'"):
+    with pytest.raises(StudyError, match="no engine 'ctranslate'"):
         translate(model, tokenizer, ["w1"], engine="ctranslate")
     with pytest.raises(StudyError, match="beam is 0"):
         translate(model, tokenizer, ["w1"], beam=0)

@@ -52,4 +52,4 @@ def test_a_dense_model_goes_through_ctranslate2(
     monkeypatch.setattr("pipeline.evaluation.translation.translate", spy)
     lines = corpus.split("test").source_lines()[:2]
     assert len(decode_lines(tmp_path / "model", lines, tokenizer=corpus.tokenizer(), search=SEARCH)) == 2
-    assert used == ["ctranslate2"]
+    assert used == ["ctranslate2-float32"]

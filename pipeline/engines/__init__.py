@@ -1,0 +1,1 @@
+"""What runs a model: CTranslate2, ONNX Runtime, transformers' generate and our own decoder, with one meaning."""

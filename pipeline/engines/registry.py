@@ -1,0 +1,41 @@
+"""The engines by name, each imported only when it is started."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from pipeline.engines.search import Engine
+from pipeline.errors import StudyError, nearest
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
+    from pipeline.models.seq2seq import Model
+
+ENGINES = (
+    "ctranslate2-float32",
+    "ctranslate2-int16",
+    "ctranslate2-int8",
+    "transformers",
+)
+
+
+def start_engine(
+    name: str, model: Model, tokenizer: PreTrainedTokenizerFast, *, threads: int = 1, batches: int = 1
+) -> Engine:
+    """Make an engine run a model: `threads` work on one batch, on `batches` batches at a time where the engine can do that.
+
+    transformers' and our own decoder take torch's number of threads, which is the caller's to set. StudyError on an unknown
+    name; EngineRefusal where the engine cannot take the model, or this machine not the engine.
+    """
+    if name.startswith("ctranslate2-") and name in ENGINES:
+        from pipeline.engines.ctranslate2_engine import CTranslate2Engine
+
+        return CTranslate2Engine(
+            model, tokenizer, weights=name.removeprefix("ctranslate2-"), inter_threads=batches, intra_threads=threads
+        )
+    if name == "transformers":
+        from pipeline.engines.transformers_engine import TransformersEngine
+
+        return TransformersEngine(model, tokenizer)
+    raise StudyError(f"no engine {name!r}{nearest(name, ENGINES)}")
