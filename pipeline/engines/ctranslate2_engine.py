@@ -66,10 +66,10 @@ def ctranslate2_translator(
 ) -> ctranslate2.Translator:
     """Convert a model to a CPU translator that works on `inter_threads` batches at a time, `intra_threads` each.
 
-    `weights` is float32, int16 or int8: what CTranslate2 stores and computes with. EngineRefusal where this processor cannot
-    compute so (CTranslate2 would take another type in silence), and where the converter would be silently wrong: heads that differ between encoder and decoder (it uses the
-    encoder's for both), a <pad> id other than 1 (it shifts the positions), and a vocabulary of another size than the
-    model's.
+    `weights` is float32, int16 or int8: what CTranslate2 stores and computes with. EngineRefusal where this processor
+    cannot compute so (CTranslate2 would take another type in silence), and where the converter would be silently wrong:
+    heads that differ between encoder and decoder (it uses the encoder's for both), a <pad> id other than 1 (it shifts
+    the positions), and a vocabulary of another size than the model's.
     """
     if weights not in ctranslate2.get_supported_compute_types("cpu"):
         raise EngineRefusal(
