@@ -51,11 +51,13 @@ def test_a_directory_opens_again(trained: Trained, name: str, tmp_path: Path, ca
     family, _, weights = name.partition("-")
     convert, open_directory = FAMILIES[family]
     convert(trained.model, trained.tokenizer, tmp_path / "made", weights=weights)
+    size = sum(path.stat().st_size for path in (tmp_path / "made").iterdir())
     (tmp_path / "made").rename(tmp_path / "moved")
+    (tmp_path / "moved" / "README.md").write_text("not the engine's")
     opened = open_directory(tmp_path / "moved")
     engine = start_engine(name, trained.model, trained.tokenizer)
     assert opened.name == engine.name == name
-    assert opened.size_bytes == engine.size_bytes == sum(f.stat().st_size for f in (tmp_path / "moved").iterdir())
+    assert opened.size_bytes == engine.size_bytes == size
     assert answers(opened, trained) == answers(engine, trained)
     assert capfd.readouterr() == ("", "")
 
