@@ -16,6 +16,7 @@ ENGINES = (
     "ctranslate2-float32",
     "ctranslate2-int16",
     "ctranslate2-int8",
+    "torch",
     "transformers",
 )
 
@@ -34,6 +35,10 @@ def start_engine(
         return CTranslate2Engine(
             model, tokenizer, weights=name.removeprefix("ctranslate2-"), inter_threads=batches, intra_threads=threads
         )
+    if name == "torch":
+        from pipeline.engines.torch_engine import TorchEngine
+
+        return TorchEngine(model, tokenizer)
     if name == "transformers":
         from pipeline.engines.transformers_engine import TransformersEngine
 
