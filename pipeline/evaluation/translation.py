@@ -28,7 +28,7 @@ from pipeline.progress import progress
 def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search: dict[str, Any]) -> list[str]:
     """Translate lines with the model in `directory`, on one thread; one hypothesis a line, counted.
 
-    By CTranslate2, or by transformers where linear layers round their inputs, of which CTranslate2 knows nothing.
+    By CTranslate2, or by our own decoder where linear layers round their inputs, of which CTranslate2 knows nothing.
     """
     model = load_model(directory)
     if weights_file(directory).name == QUANTO:
@@ -40,7 +40,7 @@ def decode_lines(directory: Path, sources: list[str], *, tokenizer: Any, search:
         beam=search["beam"],
         length_penalty=search["length_penalty"],
         max_length=search["max_length"],
-        engine="transformers" if rounds_inputs(model) else "ctranslate2-float32",
+        engine="torch" if rounds_inputs(model) else "ctranslate2-float32",
     )
     if len(hypotheses) != len(sources):
         raise StudyError(f"{directory}: {len(hypotheses)} hypotheses for {len(sources)} lines; the engine lost some")
