@@ -15,9 +15,8 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from pipeline.compression.activation_rounding import rounds_inputs
 from pipeline.compression.formats import size_bytes
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.deployed import WITHOUT_REFUSAL, Planned
@@ -28,11 +27,6 @@ from pipeline.evaluation.decoding import translate
 from pipeline.evaluation.processes import on_every_core
 from pipeline.evaluation.translation import opened, plain, score_lines, write_lines
 from pipeline.files import atomic_path, read_json, remove_whole, write_json
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
-
-    from pipeline.models.seq2seq import Model
 
 SAME_AT_LEAST = 0.99
 """The share of the test set whose greedy hypotheses must be identical before an engine is timed."""
@@ -52,15 +46,6 @@ class Task:
     work: Path
 
 
-def start(name: str, model: Model, tokenizer: PreTrainedTokenizerFast, *, threads: int = 1) -> Engine:
-    """Start an engine; EngineRefusal also where inputs are rounded, of which only what runs the torch model itself knows."""
-    if rounds_inputs(model) and name not in (REFERENCE, ITS_REFERENCE):
-        raise EngineRefusal(
-            f"{name} has no place for the ranges on which linear layers round their inputs; use engine {REFERENCE!r}"
-        )
-    return start_engine(name, model, tokenizer, threads=threads)
-
-
 def _reference(name: str) -> str:
     return REFERENCE if name != REFERENCE else ITS_REFERENCE
 
@@ -77,7 +62,7 @@ class _Outputs:
 
     def engine(self, name: str) -> Engine:
         if name not in self._engines:
-            self._engines[name] = start(name, self.model, self.tokenizer)
+            self._engines[name] = start_engine(name, self.model, self.tokenizer)
         return self._engines[name]
 
     def lines(self, name: str, *, beam: int) -> list[str]:

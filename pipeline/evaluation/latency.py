@@ -17,10 +17,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
+from pipeline.engines.registry import start_engine
 from pipeline.engines.search import BeamSearch, Engine
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import check_search, decode_targets, encode_sources
-from pipeline.evaluation.engine_outputs import start
 from pipeline.evaluation.translation import plain
 from pipeline.progress import progress
 
@@ -131,7 +131,7 @@ def _opener(
             if kept:
                 yield kept[0]
                 return
-            engine = start(name, model, tokenizer, threads=threads)
+            engine = start_engine(name, model, tokenizer, threads=threads)
             text = _Text(engine, tokenizer, search, model.config.max_position_embeddings)
             if name.startswith(KEPT_OPEN):
                 kept.append(text)
