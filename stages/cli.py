@@ -22,7 +22,8 @@ COMMANDS = {
     "prune": "A family of recipes that prune one trained run, recover it, and quantize it.",
     "distill": "One student, taught by the best larger model.",
     "evaluate": "Losses and sizes of one run's models, dense and compressed.",
-    "time": "Latency, alone on the machine.",
+    "engines": "Every model in the engine it is deployed in: outputs compared with ours, and scored.",
+    "time": "Latency in those engines, alone on the machine.",
     "report": "Table, figures, page and verdict of a study.",
 }
 """One line of help for every command; kept here so that `tlc --help` imports no stage."""
