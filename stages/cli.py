@@ -25,6 +25,7 @@ COMMANDS = {
     "engines": "Every model in the engine it is deployed in: outputs compared with ours, and scored.",
     "time": "Latency in those engines, alone on the machine.",
     "report": "Table, figures, page and verdict of a study.",
+    "import-fairseq": "A fairseq Transformer as a model directory that transformers loads.",
 }
 """One line of help for every command; kept here so that `tlc --help` imports no stage."""
 
@@ -40,7 +41,7 @@ class StageGroup(TyperGroup):
         """Return the real command of the stage named first in `args`; an unknown name is a usage error."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
-            command = get_command(importlib.import_module(f"stages.{name}").app)
+            command = get_command(importlib.import_module(f"stages.{name.replace('-', '_')}").app)
         return name, command, rest
 
 
