@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.engines_table import engines_table
 from pipeline.analysis.figures import write_figures
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
@@ -25,6 +26,7 @@ from pipeline.selection import limits_bytes
 OUTPUTS = (
     "runs.parquet",
     "runs.csv",
+    "engines.csv",
     "curves.csv",
     "figures",
     "verdict.schema.json",
@@ -74,6 +76,13 @@ def read_results(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
     return assemble(entry, rows, translations, read_json(artifacts / "time" / "latency.json"))
 
 
+def read_engines(artifacts: Path) -> pd.DataFrame:
+    """Return the long frame of engines.csv; StudyError names the first file that is missing."""
+    return engines_table(
+        read_json(artifacts / "engines" / "engines.json"), read_json(artifacts / "time" / "latencies.json")
+    )
+
+
 def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
     """Write the files of `OUTPUTS` to `out` and return a one-line summary.
 
@@ -81,11 +90,16 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
     failure leaves what stood there. StudyError on a missing input or an unmeasured row that the verdict needs.
     """
     frame, curve = read_results(entry, artifacts), read_curves(entry, artifacts)
+    engines = read_engines(artifacts)
+    engines = engines[engines["run_id"].isin(frame["run_id"])].reset_index(drop=True)
+    deployed = dict(engines.loc[engines["deployed"].astype(bool), ["run_id", "engine"]].itertuples(index=False))
     sentences = TestSentences(artifacts=artifacts, resamples=entry["resamples"])
     verdict = build_verdict(
         frame,
+        engines,
         entry,
         quality_draws=sentences.quality_draws,
+        engine_draws=lambda run_id: sentences.engine_draws(run_id, deployed[run_id]),
         loss_draws=sentences.loss_draws,
         components=sentences.components,
     )
@@ -96,10 +110,11 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
         folder = Path(name)
         limits = limits_bytes(frame, entry["limits"])
         figures = write_figures(
-            frame, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
+            frame, engines, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
         )
         page = render_page(
             frame,
+            engines,
             verdict,
             students,
             figures,
@@ -109,6 +124,7 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
         )
         frame.to_parquet(folder / "runs.parquet", index=False)
         frame.to_csv(folder / "runs.csv", index=False, lineterminator="\n")
+        engines.to_csv(folder / "engines.csv", index=False, lineterminator="\n")
         curve.to_csv(folder / "curves.csv", index=False, lineterminator="\n")
         write_json(folder / "verdict.schema.json", SCHEMA)
         write_json(folder / "verdict.json", verdict)

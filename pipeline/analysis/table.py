@@ -92,6 +92,9 @@ class Row:
     quantized_tensors: str | None = None
     weight_error: float | None = None
     kind: str | None = None
+    engine_quality: float | None = None
+    engine_same_hypotheses: float | None = None
+    engine_note: str | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))

@@ -17,7 +17,7 @@ from pipeline.analysis.fronts import fronts
 from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
-from pipeline.analysis.training_figures import curves, distillation, final_quality, latency
+from pipeline.analysis.training_figures import curves, distillation, final_quality
 from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
@@ -58,7 +58,7 @@ def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
             final_quality(sparse, quality_name="BLEU"),
             curves(nothing, sparse, match="seconds"),
             distillation(pd.DataFrame(), quality_name="BLEU"),
-            latency(sparse, quality_name="BLEU"),
+            quality_and_latency(sparse, engines_frame(sparse).head(0), 8, quality_name="BLEU"),
         ):
             drawn(figure)
 

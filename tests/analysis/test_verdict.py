@@ -22,6 +22,7 @@ from pipeline.errors import StudyError
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import loss_of, report_entry, row_of
+from tests.analysis.synthetic_engines import engines_frame, with_engines
 
 Truth = Callable[[str, str, str], float]
 COMPONENTS = 100
@@ -51,6 +52,8 @@ def world(
                 "chrf_signature": "chrf",
             }
     frame = assemble(entry, rows, translations, {})
+    engines = engines_frame(frame)
+    frame = with_engines(frame, engines)
     losses = frame.set_index("run_id")["test_loss"]
 
     def loss_draws(run_id: str) -> np.ndarray:
@@ -58,8 +61,10 @@ def world(
 
     verdict = build_verdict(
         frame,
+        engines,
         entry,
         quality_draws=lambda name: 100 - 20 * loss_draws(name),
+        engine_draws=lambda name: 100 - 20 * loss_draws(name),
         loss_draws=loss_draws,
         components=COMPONENTS,
     )
