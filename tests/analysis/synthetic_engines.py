@@ -7,11 +7,9 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.engines_table import engine_columns, engines_table
+
 SETTINGS = ((1, 1), (2, 1), (1, 32), (2, 32))
-COLUMNS = (
-    "run_id", "config_id", "match", "seed", "size", "recipe", "engine", "deployed", "status", "note", "same_hypotheses",
-    "engine_bytes", "quality", "quality_low", "quality_high", "chrf", "threads", "batch", "latency_ms_p50", "latency_ms_p95",
-)  # fmt: skip
 FACTORS = {"float32": 1.0, "int16": 0.8, "int8": 0.6, "torch": 3.0}
 COMPARED = (
     "ctranslate2-float32", "ctranslate2-int16", "ctranslate2-int8", "onnxruntime-float32", "onnxruntime-int8", "torch",
@@ -19,6 +17,8 @@ COMPARED = (
 
 Milliseconds = Callable[[dict[str, Any], str, int, int], float]
 """(row, engine, threads, batch) -> median of a batch."""
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 def usual_ms(row: dict[str, Any], engine: str, threads: int, batch: int) -> float:
@@ -32,59 +32,53 @@ def deployed_in(row: dict[str, Any]) -> str:
     return "ctranslate2-float32" if pd.isna(row["bits"]) else "ctranslate2-int8"
 
 
-def engines_frame(
+def engine_records(
     frame: pd.DataFrame,
     *,
     milliseconds: Milliseconds = usual_ms,
     settings: tuple[tuple[int, int], ...] = SETTINGS,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda record: record,
-) -> pd.DataFrame:
-    """Return the long frame of engines.csv for a table: every ok row deployed, each configuration's first seed timed.
+    change_record: Change = lambda record: record,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what the stages engines and time write of a table: every ok row deployed, each configuration's first seed timed.
 
-    The first seeds' dense models run in every engine. `change` may alter a record before it is timed; quality is
-    100 - 20 x test loss, 0.1 less in int8.
+    The first seeds' dense models run in every engine. `change_record` may alter a record before it is timed; quality is
+    100 - 20 x test loss.
     """
     first = set(frame[frame["seed"] == frame.groupby(["match", "config_id"])["seed"].transform("min")]["run_id"])
-    lines = []
+    records, latencies = [], []
     for row in frame[frame["status"] == "ok"].to_dict("records"):
-        deployed, timed = deployed_in(row), row["run_id"] in first
-        everything = timed and row["recipe"] == "fp32" and row["teaching"] is None
+        run_id, deployed, timed = row["run_id"], deployed_in(row), row["run_id"] in first
+        everything = timed and row["recipe"] == "fp32" and pd.isna(row["teaching"])
         for engine in (deployed, *(name for name in COMPARED if everything and name != deployed)):
-            quality = 100 - 20 * row["test_loss"] - (0.1 if engine.endswith("int8") else 0.0)
+            quality = 100 - 20 * row["test_loss"]
             narrow = pd.notna(row["bits"]) and row["bits"] < 8
-            record = {name: row[name] for name in ("run_id", "config_id", "match", "seed", "size", "recipe")} | {
-                "engine": engine,
-                "deployed": engine == deployed,
-                "status": "ok",
-                "note": f"its {row['bits']:.0f}-bit weights run as int8" if narrow else None,
-                "same_hypotheses": 0.995 if timed and engine.endswith("float32") else None,
-                "engine_bytes": row["params_total"] * (1 if engine.endswith("int8") else 4),
-                "quality": quality,
-                "quality_low": quality - 1,
-                "quality_high": quality + 1,
-                "chrf": 50.0,
-            }
-            record = change(record)
-            places = settings if timed and record["status"] == "ok" else ((None, None),)
-            for threads, batch in places:
-                ms = None if threads is None else milliseconds(row, engine, threads, batch)
-                timing = {"threads": threads, "batch": batch, "latency_ms_p50": ms}
-                lines.append(record | timing | {"latency_ms_p95": None if ms is None else 1.5 * ms})
-    return pd.DataFrame(lines, columns=list(COLUMNS)).astype({"threads": "Int64", "batch": "Int64"})
+            record = change_record(
+                {
+                    "run_id": run_id,
+                    "engine": engine,
+                    "deployed": engine == deployed,
+                    "status": "ok",
+                    "note": f"its {row['bits']:.0f}-bit weights run as int8" if narrow else None,
+                    "same_hypotheses": 0.995 if timed and engine.endswith("float32") else None,
+                    "size_bytes": int(row["params_total"] * (1 if engine.endswith("int8") else 4)),
+                    "quality": quality,
+                    "quality_low": quality - 1,
+                    "quality_high": quality + 1,
+                    "signature": "bleu",
+                    "chrf": 50.0,
+                }
+            )
+            records.append(record)
+            for threads, batch in settings if timed and record["status"] == "ok" else ():
+                ms = milliseconds(row, engine, threads, batch)
+                place = {"run_id": run_id, "engine": engine, "threads": threads, "batch": batch}
+                latencies.append(place | {"latency_ms_p50": ms, "latency_ms_p95": 1.5 * ms})
+    return records, latencies
 
 
-def with_engines(frame: pd.DataFrame, engines: pd.DataFrame) -> pd.DataFrame:
-    """Return the table with what the deployed engines measured, in its columns."""
-    deployed = engines[engines["deployed"]].drop_duplicates("run_id").set_index("run_id")
-    told = {
-        "engine_quality": "quality",
-        "engine_same_hypotheses": "same_hypotheses",
-        "engine_note": "note",
-        "latency_engine": "engine",
-        "latency_threads": "threads",
-        "latency_batch": "batch",
-        "latency_ms_p50": "latency_ms_p50",
-        "latency_ms_p95": "latency_ms_p95",
-    }
-    changed = {column: frame["run_id"].map(deployed[name]).astype(frame[column].dtype) for column, name in told.items()}
-    return frame.assign(**changed)
+def with_engines(frame: pd.DataFrame, **changes: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the table with what its deployed engines measured, and the frame of engines.csv; `changes` of `engine_records`."""
+    engines = engines_table(*engine_records(frame, **changes), expected=frame["run_id"])
+    columns = engine_columns(engines)
+    told = pd.DataFrame([columns.get(run_id, {}) for run_id in frame["run_id"]], index=frame.index)
+    return frame.assign(**{name: told[name].astype(frame[name].dtype) for name in told}), engines

@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import style
 from pipeline.analysis.fronts import fronts
+from pipeline.analysis.latency_figures import quality_and_latency
 from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
@@ -22,6 +23,7 @@ from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import RECIPES, loss_of, report_entry, row_of
+from tests.analysis.synthetic_engines import with_engines
 
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
 
@@ -58,7 +60,7 @@ def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
             final_quality(sparse, quality_name="BLEU"),
             curves(nothing, sparse, match="seconds"),
             distillation(pd.DataFrame(), quality_name="BLEU"),
-            quality_and_latency(sparse, engines_frame(sparse).head(0), 8, quality_name="BLEU"),
+            quality_and_latency(sparse, with_engines(sparse)[1].head(0), 8, quality_name="BLEU"),
         ):
             drawn(figure)
 
