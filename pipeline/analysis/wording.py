@@ -67,10 +67,10 @@ def winner(result: dict[str, Any]) -> str:
 
 
 def milliseconds(value: Any) -> str:
-    """Write milliseconds with three digits, whole ones with all."""
+    """Write milliseconds to hundredths below 10, to tenths below 100, else whole."""
     if value is None or pd.isna(value):
         return NONE
-    return f"{value:,.0f} ms" if value >= 1000 else f"{value:.3g} ms"
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
 
 
 def limit_text(limit: dict[str, Any]) -> str:

@@ -70,8 +70,8 @@ def engine_records(
             )
             records.append(record)
             for threads, batch in settings if timed and record["status"] == "ok" else ():
-                ms = milliseconds(row, engine, threads, batch)
-                place = {"run_id": run_id, "engine": engine, "threads": threads, "batch": batch}
+                ms = milliseconds(row, record["engine"], threads, batch)
+                place = {"run_id": run_id, "engine": record["engine"], "threads": threads, "batch": batch}
                 latencies.append(place | {"latency_ms_p50": ms, "latency_ms_p95": 1.5 * ms})
     return records, latencies
 

@@ -133,7 +133,7 @@ def test_latency_has_its_claim_its_ladders_its_figure_and_its_engines(results: P
     assert "2 threads, batch 32" in folded
     assert "its 4-bit weights run as int8" in folded
     first = verdict["latency"][0]["limits"][0]
-    assert f"{first['light']['latency_ms_p50']:.3g} ms in ctranslate2-int8" in opened
+    assert f"{first['light']['latency_ms_p50']:.2f} ms in ctranslate2-int8" in opened
     assert "ctranslate2-int8</td>" in section or "ctranslate2-int8 <span" in section
     assert "1.67x" in section  # fp32 over int8, in the synthetic world
 
