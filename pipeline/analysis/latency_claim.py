@@ -5,14 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.analysis.claim import NAMES, ahead, counts
-
-NARROWEST_BITS = 8
-"""No engine computes in fewer: fewer bits run as int8."""
+from pipeline.deployed import NARROWEST_BITS
 
 
-def runs_wider(side: dict[str, Any]) -> bool:
-    """Tell whether an engine runs the weights of a side of `latency` in more bits than they were written in."""
-    return side["bits"] is not None and side["bits"] < NARROWEST_BITS
+def runs_as_int8(side: dict[str, Any]) -> bool:
+    """Tell whether a side of `latency` was written in fewer bits than its int8 engine computes in."""
+    return side["bits"] is not None and side["bits"] < NARROWEST_BITS and side["engine"].endswith("int8")
 
 
 def _part(match: str, limits: list[dict[str, Any]], quality_name: str) -> str:
@@ -32,7 +30,7 @@ def latency_claim(ladders: list[dict[str, Any]], *, quality_name: str) -> str | 
     where = "one setting" if settings == 1 else f"{settings} settings"
     parts = "; ".join(_part(match, limits, quality_name) for match, limits in by_match.items())
     heavy = [limit["heavy"] for limits in by_match.values() for limit in limits if limit["heavy"] is not None]
-    wider = sum(map(runs_wider, heavy))
+    wider = sum(map(runs_as_int8, heavy))
     text = f"At limits of latency, in milliseconds a batch ({where} of threads and batch size), {parts}"
     if wider:
         text += (

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from pipeline.analysis.latency_claim import latency_claim
+from pipeline.analysis.latency_claim import latency_claim, runs_as_int8
 from pipeline.analysis.latency_limits import LATENCY_TOLERANCE, deployed_configurations, limits_ms, timed_settings
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
@@ -246,3 +246,13 @@ def test_the_markdown_has_the_first_ladder_and_the_claim() -> None:
     assert verdict["latency_claim"] in text
     assert "in the engine of each model (1 thread, batch 1)" in text
     assert " ms | w" in text
+
+
+def test_only_what_an_int8_engine_runs_is_said_to_run_as_int8() -> None:
+    sides = [
+        {"bits": 4, "engine": "ctranslate2-int8"},
+        {"bits": 4, "engine": "torch"},
+        {"bits": 8, "engine": "ctranslate2-int8"},
+    ]
+    assert [runs_as_int8(side) for side in sides] == [True, False, False]
+    assert not runs_as_int8({"bits": None, "engine": "ctranslate2-float32"})
