@@ -16,6 +16,8 @@ ENGINES = (
     "ctranslate2-float32",
     "ctranslate2-int16",
     "ctranslate2-int8",
+    "onnxruntime-float32",
+    "onnxruntime-int8",
     "transformers",
 )
 
@@ -34,6 +36,10 @@ def start_engine(
         return CTranslate2Engine(
             model, tokenizer, weights=name.removeprefix("ctranslate2-"), inter_threads=batches, intra_threads=threads
         )
+    if name.startswith("onnxruntime-") and name in ENGINES:
+        from pipeline.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+        return OnnxRuntimeEngine(model, tokenizer, weights=name.removeprefix("onnxruntime-"), threads=threads)
     if name == "transformers":
         from pipeline.engines.transformers_engine import TransformersEngine
 
