@@ -88,9 +88,7 @@ def _copy_weights(source: Path, directory: Path) -> None:
         shutil.copyfile(path, directory / path.name)
 
 
-def open_onnxruntime(
-    directory: Path, tokenizer: PreTrainedTokenizerFast, *, weights: str, threads: int
-) -> Engine:
+def open_onnxruntime(directory: Path, tokenizer: PreTrainedTokenizerFast, *, weights: str, threads: int) -> Engine:
     """Open graphs that `write_weights` wrote."""
     from pipeline.engines.onnxruntime_engine import OnnxRuntimeEngine
 

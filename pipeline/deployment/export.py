@@ -50,7 +50,12 @@ def check_target(directory: Path, *, overwrite: bool) -> None:
 
 
 def export(
-    source: Source, directory: str | Path, *, form: str | None = None, results: Path | None = None, overwrite: bool = False
+    source: Source,
+    directory: str | Path,
+    *,
+    form: str | None = None,
+    results: Path | None = None,
+    overwrite: bool = False,
 ) -> Exported:
     """Write a model into `directory`, whole or not at all.
 
@@ -155,7 +160,7 @@ def _cut_by_itself(path: Path, positions: int) -> None:
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.enable_truncation(positions)
     tokenizer.no_padding()
-    tokenizer.save(str(path))
+    tokenizer.save(str(path), pretty=False)
 
 
 def _shape(model: Model) -> str:

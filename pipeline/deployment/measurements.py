@@ -20,7 +20,17 @@ class Measurements:
     missing: str | None = None
 
 
-_ENGINE = ("engine", "status", "note", "same_hypotheses", "engine_bytes", "quality", "quality_low", "quality_high", "chrf")
+_ENGINE = (
+    "engine",
+    "status",
+    "note",
+    "same_hypotheses",
+    "engine_bytes",
+    "quality",
+    "quality_low",
+    "quality_high",
+    "chrf",
+)
 _TIMING = ("threads", "batch", "latency_ms_p50", "latency_ms_p95")
 
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 
 from pipeline.budget import Ledger
-from pipeline.deployment.forms import Form
+from pipeline.deployment.forms import PACKED, Form
 from pipeline.deployment.measurements import Measurements
 from pipeline.deployment.sources import Source
 
@@ -49,7 +49,9 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
     header |= {"library_name": facts.form.library, "pipeline_tag": "translation", "tags": list(dict.fromkeys(tags))}
     if row and "quality" in row:
         header["metrics"] = ["bleu", "chrf"]
-        best, name = (engine, facts.form.title) if engine and "quality" in engine else (row, "weights in fp32 arithmetic")
+        best, name = (
+            (engine, facts.form.title) if engine and "quality" in engine else (row, "weights in fp32 arithmetic")
+        )
         metrics = [{"type": "bleu", "name": f"BLEU, {name}", "value": round(float(best["quality"]), 2)}]
         if "chrf" in best:
             metrics.append({"type": "chrf", "name": f"chrF, {name}", "value": round(float(best["chrf"]), 2)})
@@ -115,6 +117,9 @@ def _size(facts: CardFacts) -> Iterator[str]:
         else ""
     )
     yield f"Together {_bytes(total)}. The weights in the study's own format, which its table counts: {counted}{ratio}."
+    bits = facts.source.run.get("bits")
+    if bits and bits < 8 and facts.form.name != PACKED:
+        yield f"No engine computes in fewer than 8 bits: of weights rounded to {bits} bits this form holds what they are worth."
 
 
 def _latency(facts: CardFacts) -> Iterator[str]:
@@ -166,7 +171,8 @@ def _making(facts: CardFacts) -> Iterator[str]:
 
 
 def _step(step: dict[str, Any]) -> str:
-    settings = [f"{name} {value}" for name, value in step.items() if name != "method" and value not in (None, [])]
+    idle = {"method"} | ({"group_size"} if step.get("granularity") in ("row", "tensor") else set())
+    settings = [f"{name} {value}" for name, value in step.items() if name not in idle and value not in (None, [])]
     return f"{step['method']} ({', '.join(settings)})" if settings else str(step["method"])
 
 
@@ -211,10 +217,10 @@ def model_card(facts: CardFacts) -> str:
     """Return README.md."""
     header = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=120)
     corpus = facts.source.corpus
-    languages = f"{corpus['source_lang']}-{corpus['target_lang']} " if corpus else ""
+    languages = f" from {corpus['source_lang']} to {corpus['target_lang']}" if corpus else ""
     text = [
         f"# {facts.source.name}",
-        f"A {languages}translation model, {facts.shape}, as {facts.form.title}.",
+        f"A model that translates{languages}: {facts.shape}, as {facts.form.title}.",
         *_use(facts),
         *_quality(facts),
         *_size(facts),

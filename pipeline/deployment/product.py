@@ -98,7 +98,9 @@ def read_tokenizer(directory: Path) -> Tokenizer:
     try:
         tokenizer = Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception
-        raise StudyError(f"{path}: damaged ({' '.join(str(error).split())[:120]}); write the directory again") from error
+        raise StudyError(
+            f"{path}: damaged ({' '.join(str(error).split())[:120]}); write the directory again"
+        ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -163,9 +165,7 @@ def _open_ctranslate2(directory: Path, weights: str, record: dict[str, Any], thr
         tokens=[tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size())],
         suppressed=record["suppressed"],
     )
-    return Product(
-        engine=engine, tokenizer=tokenizer, positions=record["positions"], search=search_of(directory)
-    )
+    return Product(engine=engine, tokenizer=tokenizer, positions=record["positions"], search=search_of(directory))
 
 
 def _open_onnxruntime(directory: Path, weights: str, record: dict[str, Any], threads: int) -> Product:
@@ -197,7 +197,9 @@ def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
     deployed = deployed_form(stored_numbers(directory)[0], rounds_inputs=rounds).name
     chosen = engine or (own if deployed == PACKED else deployed)
     if rounds and chosen in ENGINES and chosen not in ("torch", "transformers"):
-        raise EngineRefusal(f"{directory}: it rounds inputs on calibrated ranges, which {chosen} cannot; use --engine {own}")
+        raise EngineRefusal(
+            f"{directory}: it rounds inputs on calibrated ranges, which {chosen} cannot; use --engine {own}"
+        )
     torch.set_num_threads(threads)
     arguments = (model, load_tokenizer(directory))
     note = None

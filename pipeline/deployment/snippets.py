@@ -10,9 +10,7 @@ from pipeline.deployment.forms import Form
 from pipeline.engines.search import BeamSearch
 
 
-def snippet(
-    form: Form, search: BeamSearch, *, suppressed: Sequence[str], sentence: str, directory: str = "."
-) -> str:
+def snippet(form: Form, search: BeamSearch, *, suppressed: Sequence[str], sentence: str, directory: str = ".") -> str:
     """Return the lines; run them in the exported directory, or give its path as `directory`.
 
     Settings that are the library's own defaults are left out; transformers and optimum read theirs from

@@ -89,7 +89,9 @@ def _stage(model: Expected) -> str:
 def _of_directory(directory: Path) -> Source:
     """Return a model directory, with its study where run.json names one that params.yaml knows."""
     if not (directory / "config.json").is_file():
-        raise StudyError(f"{directory}: no config.json, so no model directory; give the folder that holds a model's files")
+        raise StudyError(
+            f"{directory}: no config.json, so no model directory; give the folder that holds a model's files"
+        )
     run = dict(read_json(directory / "run.json")) if (directory / "run.json").is_file() else {}
     study, run_id = run.get("study"), run.get("run_id")
     if run.get("export"):

@@ -97,7 +97,10 @@ def _decoded(window: list[bytes], before: int) -> tuple[list[str], str | None]:
             text = raw.decode("utf-8").removesuffix("\r")
             lines.append(text.removeprefix("\ufeff") if number == 1 else text)
         except UnicodeDecodeError as error:
-            return lines, f"line {number} of the input is not UTF-8 (byte {error.start + 1} is 0x{raw[error.start]:02x})"
+            return (
+                lines,
+                f"line {number} of the input is not UTF-8 (byte {error.start + 1} is 0x{raw[error.start]:02x})",
+            )
     return lines, None
 
 
