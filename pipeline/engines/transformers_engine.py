@@ -36,18 +36,22 @@ def generation_config(search: BeamSearch, *, start: int, bos: int, pad: int, eos
 
 
 class Generate:
-    """Beam search in transformers' generate, for a torch model or for what offers the same method."""
+    """Beam search in transformers' generate, for a torch model or for what offers the same method.
+
+    `bos`, `pad` and `eos` are ids of the target's special tokens; sources are filled with what the model takes for <pad>.
+    """
 
     name = "generate"
 
-    def __init__(self, model: Any, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(self, model: Any, *, bos: int, pad: int, eos: int) -> None:
         self.model = model
-        self.pad, self.bos, self.eos = tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+        self.bos, self.pad, self.eos = bos, pad, eos
 
     def submit(self, sources: list[list[int]], search: BeamSearch) -> list[Any]:
         """Translate one batch at once."""
         width, device = max(map(len, sources)), self.model.device
-        source = torch.tensor([ids + [self.pad] * (width - len(ids)) for ids in sources], device=device)
+        filler = self.model.config.pad_token_id
+        source = torch.tensor([ids + [filler] * (width - len(ids)) for ids in sources], device=device)
         lengths = torch.tensor([len(ids) for ids in sources], device=device)
         mask = (torch.arange(width, device=device) < lengths.unsqueeze(1)).long()
         start = self.model.config.decoder_start_token_id
@@ -69,8 +73,15 @@ class TransformersEngine(Generate):
 
     name = "transformers"
 
-    def __init__(self, model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
-        super().__init__(model, tokenizer)
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        target_tokenizer: PreTrainedTokenizerFast | None = None,
+    ) -> None:
+        target = target_tokenizer or tokenizer
+        super().__init__(model, bos=target.bos_token_id, pad=target.pad_token_id, eos=target.eos_token_id)
 
     def submit(self, sources: list[list[int]], search: BeamSearch) -> list[Any]:
         """Translate one batch at once, in eval mode; the model's own mode is put back."""
