@@ -1,12 +1,13 @@
-"""The one place that turns a model directory into an engine's files, and opens those that need transformers."""
+"""The one place that turns a model directory into an engine's files."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.deployment.forms import Form
-from pipeline.engines.search import BeamSearch, Engine, EngineRefusal
+from pipeline.deployment.forms import PACKED, Form
+from pipeline.engines.search import BeamSearch, EngineRefusal
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -23,73 +24,78 @@ def load_plain(directory: Path) -> Model:
     return plain_model(model) if weights_file(directory).name == QUANTO else model
 
 
-def suppressed_tokens(tokenizer: PreTrainedTokenizerFast) -> list[str]:
+def never_produced(target: PreTrainedTokenizerFast) -> list[str]:
     """Return the tokens that no hypothesis may have: <s> and <pad>."""
-    return [str(tokenizer.bos_token), str(tokenizer.pad_token)]
+    return [str(target.bos_token), str(target.pad_token)]
 
 
-def generation_settings(model: Model, tokenizer: PreTrainedTokenizerFast, search: BeamSearch) -> Any:
-    """Return transformers' GenerationConfig whose plain `generate` is our search."""
-    from transformers import GenerationConfig
+def generation_settings(model: Model, target: PreTrainedTokenizerFast, search: BeamSearch) -> Any:
+    """Return transformers' GenerationConfig whose plain `generate` is our search; ids that the model's own rules out stay so."""
+    from pipeline.engines.transformers_engine import generation_config
 
-    return GenerationConfig(
-        num_beams=search.beam,
-        **({"length_penalty": search.length_penalty, "early_stopping": True} if search.beam > 1 else {}),
-        max_new_tokens=search.max_length,
-        min_new_tokens=1,
-        do_sample=False,
-        suppress_tokens=[tokenizer.bos_token_id, tokenizer.pad_token_id],
-        renormalize_logits=True,
-        decoder_start_token_id=model.config.decoder_start_token_id,
-        bos_token_id=tokenizer.bos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        eos_token_id=tokenizer.eos_token_id,
+    start: Any = model.config.decoder_start_token_id
+    config = generation_config(
+        search,
+        start=start,
+        bos=target.bos_token_id,
+        pad=target.pad_token_id,
+        eos=target.eos_token_id,
     )
+    own = getattr(model.generation_config, "suppress_tokens", None) or []
+    config.suppress_tokens = sorted({*config.suppress_tokens, *own})
+    return config
 
 
-def write_weights(form: Form, model: Model, tokenizer: PreTrainedTokenizerFast, source: Path, directory: Path) -> None:
-    """Write a model's weights and configuration into `directory` in a form; EngineRefusal where the form cannot hold it."""
+def write_weights(
+    form: Form,
+    model: Model,
+    tokenizers: tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast],
+    source: Path,
+    directory: Path,
+) -> None:
+    """Write the weights and configuration of the model in `source` into `directory` in a form.
+
+    `tokenizers` are those of source and target. EngineRefusal where the form cannot hold the model.
+    """
     from pipeline.compression.activation_rounding import rounds_inputs
-    from pipeline.models.pruned import is_heads_pruned
 
-    if form.name == "packed":
+    if form.name == PACKED:
         _copy_weights(source, directory)
         return
     if rounds_inputs(model):
         raise EngineRefusal(
             f"{source}: it rounds inputs on calibrated ranges, which {form.name} cannot; export it with --engine packed"
         )
+    if form.family == "transformers":
+        _write_transformers(model, source, directory)
+        return
     if form.family == "ctranslate2":
-        from pipeline.engines.ctranslate2_engine import convert
-
-        convert(model, tokenizer, directory, weights=str(form.weights))
-    elif form.family == "onnxruntime":
-        from pipeline.engines.onnxruntime_engine import convert as convert_onnx
-
-        convert_onnx(model, tokenizer, directory, weights=str(form.weights))
+        from pipeline.engines.ctranslate2_conversion import convert
     else:
-        if is_heads_pruned(model.config):
-            raise EngineRefusal(
-                f"{source}: its attention heads were pruned, a shape that transformers cannot load; "
-                "export it with --engine ctranslate2-float32 or packed"
-            )
+        from pipeline.engines.onnxruntime_engine import convert
+    convert(model, tokenizers[0], directory, weights=str(form.weights), target_tokenizer=tokenizers[1])
+
+
+def _write_transformers(model: Model, source: Path, directory: Path) -> None:
+    from pipeline.compression.formats import DENSE, weights_file
+    from pipeline.models.pruned import is_heads_pruned
+
+    if is_heads_pruned(model.config):
+        raise EngineRefusal(
+            f"{source}: its attention heads were pruned, a shape that transformers cannot load; "
+            "export it with --engine ctranslate2-float32 or packed"
+        )
+    if weights_file(source).name == DENSE:
+        _copy_weights(source, directory)
+    else:
         model.save_pretrained(directory, safe_serialization=True)
 
 
 def _copy_weights(source: Path, directory: Path) -> None:
     """Copy the weights file as it is, with config.json and what belongs to optimum-quanto's."""
-    import shutil
-
     from pipeline.compression.formats import QUANTO, weights_file
     from pipeline.compression.quanto_files import MAP
 
     weights = weights_file(source)
     for path in (weights, source / "config.json", *([source / MAP] if weights.name == QUANTO else [])):
         shutil.copyfile(path, directory / path.name)
-
-
-def open_onnxruntime(directory: Path, tokenizer: PreTrainedTokenizerFast, *, weights: str, threads: int) -> Engine:
-    """Open graphs that `write_weights` wrote."""
-    from pipeline.engines.onnxruntime_engine import OnnxRuntimeEngine
-
-    return OnnxRuntimeEngine.open(directory, tokenizer, weights=weights, threads=threads)

@@ -6,9 +6,9 @@ import json
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from pipeline.deployment.conversion import generation_settings, load_plain, suppressed_tokens, write_weights
+from pipeline.deployment.conversion import generation_settings, load_plain, never_produced, write_weights
 from pipeline.deployment.forms import FORMS, PACKED, Form, deployed_form, form_named
 from pipeline.deployment.measurements import read_measurements
 from pipeline.deployment.model_card import CardFacts, model_card
@@ -20,7 +20,11 @@ from pipeline.errors import StudyError
 from pipeline.files import atomic_path
 
 if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerFast
+
     from pipeline.models.seq2seq import Model
+
+    Tokenizers = tuple[PreTrainedTokenizerFast, PreTrainedTokenizerFast]
 
 SENTENCE = "How are you?"
 """What the snippet translates where the study's corpus is not at hand."""
@@ -68,10 +72,10 @@ def export(
     chosen = form_named(form) if form is not None else None
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
-    from pipeline.corpora.tokenizer import load_tokenizer
+    from pipeline.models.tokenizers_of import source_and_target
 
     model = load_plain(source.directory)
-    tokenizer = load_tokenizer(source.directory)
+    tokenizers = source_and_target(source.directory)
     search = BeamSearch(**source.search) if source.search else search_of(source.directory)
     search = BeamSearch(**asdict(search) | {"max_length": min(search.max_length, model.config.max_position_embeddings)})
     deployed = deployed_form(stored_numbers(source.directory)[0], rounds_inputs=rounds_inputs(model))
@@ -79,21 +83,32 @@ def export(
     with atomic_path(directory) as temporary:
         temporary.mkdir(parents=True)
         try:
-            write_weights(attempt, model, tokenizer, source.directory, temporary)
+            write_weights(attempt, model, tokenizers, source.directory, temporary)
         except EngineRefusal as refusal:
             if chosen is not None:
                 raise
             attempt, note = FORMS[PACKED], f"{refusal}; exported packed"
-            write_weights(attempt, model, tokenizer, source.directory, temporary)
-        _complete(temporary, source, attempt, model, tokenizer, search, results)
+            write_weights(attempt, model, tokenizers, source.directory, temporary)
+        _complete(temporary, source, attempt, model, tokenizers, search, results)
     files = _sizes(directory)
-    suppressed = suppressed_tokens(tokenizer)
-    code = snippet(attempt, search, suppressed=suppressed, sentence=_sentence(source), directory=str(directory))
+    code = _snippet(attempt, source, tokenizers, search, directory)
     return Exported(directory=directory, form=attempt, files=files, code=code, note=note)
 
 
+def _snippet(form: Form, source: Source, tokenizers: Tokenizers, search: BeamSearch, directory: Path) -> str:
+    return snippet(
+        form,
+        search,
+        suppressed=never_produced(tokenizers[1]),
+        sentence=_sentence(source),
+        directory=directory,
+        separate=tokenizers[1] is not tokenizers[0],
+    )
+
+
 def _sizes(directory: Path) -> dict[str, int]:
-    return {path.name: path.stat().st_size for path in sorted(directory.iterdir())}
+    files = sorted(path for path in directory.rglob("*") if path.is_file())
+    return {path.relative_to(directory).as_posix(): path.stat().st_size for path in files}
 
 
 def _sentence(source: Source) -> str:
@@ -110,24 +125,25 @@ def _complete(
     source: Source,
     form: Form,
     model: Model,
-    tokenizer: Any,
+    tokenizers: Tokenizers,
     search: BeamSearch,
     results: Path | None,
 ) -> None:
     """Write what stands beside the weights."""
     from pipeline.compression.formats import size_bytes
+    from pipeline.models.tokenizers_of import save_tokenizers
 
     positions = model.config.max_position_embeddings
-    generation_settings(model, tokenizer, search).save_pretrained(directory)
-    tokenizer.model_max_length = positions
-    tokenizer.save_pretrained(directory)
-    _cut_by_itself(directory / "tokenizer.json", positions)
+    generation_settings(model, tokenizers[1], search).save_pretrained(directory)
+    for tokenizer in tokenizers:
+        tokenizer.model_max_length = positions
+    save_tokenizers(directory, *tokenizers)
+    for path in directory.rglob("tokenizer.json"):
+        _cut_by_itself(path, positions)
     files = _sizes(directory)
-    suppressed = suppressed_tokens(tokenizer)
     record = {
         "form": form.name,
         "positions": positions,
-        "suppressed": suppressed,
         "search": asdict(search),
         "files": files,
         "versions": _versions(form),
@@ -147,7 +163,7 @@ def _complete(
             positions=positions,
             max_length=search.max_length,
             beam=search.beam,
-            code=snippet(form, search, suppressed=suppressed, sentence=_sentence(source)),
+            code=_snippet(form, source, tokenizers, search, Path(".")),
         )
     )
     (directory / "README.md").write_text(card, encoding="utf-8")

@@ -5,6 +5,7 @@ Every number is a measurement's, named with what was measured; what was not says
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -17,6 +18,7 @@ from pipeline.deployment.measurements import Measurements
 from pipeline.deployment.sources import Source
 
 NOT_MEASURED = "not measured"
+_LANGUAGE = re.compile("[a-z]{2,3}(-[A-Za-z]+)*")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +46,8 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
     tags += ["distilled"] if "distill" in str(run.get("method")) else []
     header: dict[str, Any] = {}
     if corpus:
-        header["language"] = [corpus["source_lang"], corpus["target_lang"]]
+        languages = [corpus[side] for side in ("source_lang", "target_lang")]
+        header |= {"language": languages} if all(map(_LANGUAGE.fullmatch, languages)) else {}
         header |= {"license": "other", "license_name": corpus["license"]}
     header |= {"library_name": facts.form.library, "pipeline_tag": "translation", "tags": list(dict.fromkeys(tags))}
     if row and "quality" in row:
@@ -192,7 +195,7 @@ def _limits(facts: CardFacts) -> Iterator[str]:
         f"- A source of more than {facts.positions} tokens loses its end; a translation has at most {facts.max_length}.",
         "- One line is one sentence. Text is expected in Unicode NFC with single spaces; `tlc translate` sees to that.",
     ]
-    if corpus:
+    if corpus and "max_tokens" in corpus:
         lines.insert(
             0,
             f"- It has learnt from sentences of at most {corpus['max_tokens']} tokens, of one collection; on longer or other "

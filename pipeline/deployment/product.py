@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.corpora.cleaning import normalise
-from pipeline.deployment.forms import FORMS, PACKED, TRANSFORMERS, deployed_form, export_record
+from pipeline.deployment.forms import FORMS, PACKED, TRANSFORMERS, Form, deployed_form, export_record
 from pipeline.engines.batches import batches_of_like_length
 from pipeline.engines.search import BeamSearch, Engine, EngineRefusal
 from pipeline.errors import StudyError
@@ -21,6 +21,9 @@ if TYPE_CHECKING:
     from tokenizers import Tokenizer
 
 BATCH_TOKENS = 1000
+TARGET = "target"
+"""The folder of the target's tokenizer where it is not the source's, as in pipeline.models.tokenizers_of."""
+
 DEFAULT_SEARCH = BeamSearch(beam=4, length_penalty=1.0, max_length=80)
 """For a model directory that names none."""
 
@@ -38,7 +41,8 @@ class Product:
     """An engine with its tokenizer: text in, text out. `search` is what the directory asks for."""
 
     engine: Engine
-    tokenizer: Tokenizer
+    source_tokenizer: Tokenizer
+    target_tokenizer: Tokenizer
     positions: int
     search: BeamSearch
     note: str | None = None
@@ -75,14 +79,14 @@ class Product:
         results = [Translation(text="", cut=False)] * len(texts)
         if not filled:
             return results
-        encoded = [row.ids for row in self.tokenizer.encode_batch_fast([texts[number] for number in filled])]
+        encoded = [row.ids for row in self.source_tokenizer.encode_batch_fast([texts[number] for number in filled])]
         cut = [len(ids) > self.positions for ids in encoded]
         encoded = [ids if len(ids) <= self.positions else ids[: self.positions - 1] + ids[-1:] for ids in encoded]
         handles: dict[int, Any] = {}
         for batch in batches_of_like_length([len(ids) for ids in encoded], batch_tokens):
             handles.update(zip(batch, self.engine.submit([encoded[i] for i in batch], search), strict=True))
         hypotheses = [self.engine.collect(handles[i]) for i in range(len(encoded))]
-        decoded = self.tokenizer.decode_batch(hypotheses, skip_special_tokens=True)
+        decoded = self.target_tokenizer.decode_batch(hypotheses, skip_special_tokens=True)
         for number, text, lost in zip(filled, decoded, cut, strict=True):
             results[number] = Translation(text=" ".join(text.splitlines()).strip(), cut=lost)
         return results
@@ -110,10 +114,13 @@ def search_of(directory: Path) -> BeamSearch:
     """Return the search that generation_config.json names; `DEFAULT_SEARCH` for what it does not."""
     path = directory / "generation_config.json"
     given = read_json(path) if path.is_file() else {}
+    longest = given.get("max_new_tokens")
+    if longest is None and "num_beams" in given and "max_length" in given:
+        longest = given["max_length"] - 1  # transformers counts the start token; alone, max_length is no one's choice
     return BeamSearch(
         beam=given.get("num_beams") or DEFAULT_SEARCH.beam,
         length_penalty=given.get("length_penalty", DEFAULT_SEARCH.length_penalty),
-        max_length=given.get("max_new_tokens") or DEFAULT_SEARCH.max_length,
+        max_length=longest or DEFAULT_SEARCH.max_length,
     )
 
 
@@ -141,9 +148,7 @@ def open_product(directory: str | Path, *, engine: str | None = None, threads: i
         return _open_model(directory, engine, threads)
     if engine not in (None, form.name):
         raise StudyError(f"{directory}: exported for {form.name}; for {engine!r}, export it with --engine {engine}")
-    if form.family == "onnxruntime":
-        return _open_onnxruntime(directory, form.weights or "", record, threads)
-    return _open_ctranslate2(directory, form.weights or "", record, threads)
+    return _product(directory, _open_engine(directory, form, threads), int(record["positions"]))
 
 
 def _check_whole(directory: Path, record: dict[str, Any]) -> None:
@@ -155,29 +160,30 @@ def _check_whole(directory: Path, record: dict[str, Any]) -> None:
             raise StudyError(f"{path}: {state}; export the model again")
 
 
-def _open_ctranslate2(directory: Path, weights: str, record: dict[str, Any], threads: int) -> Product:
-    from pipeline.engines.ctranslate2_running import RunningCTranslate2, open_translator
-
-    tokenizer = read_tokenizer(directory)
-    engine = RunningCTranslate2(
-        open_translator(directory, weights=weights, inter_threads=threads),
-        name=f"ctranslate2-{weights}",
-        tokens=[tokenizer.id_to_token(number) for number in range(tokenizer.get_vocab_size())],
-        suppressed=record["suppressed"],
-    )
-    return Product(engine=engine, tokenizer=tokenizer, positions=record["positions"], search=search_of(directory))
-
-
-def _open_onnxruntime(directory: Path, weights: str, record: dict[str, Any], threads: int) -> Product:
-    from pipeline.corpora.tokenizer import load_tokenizer
-    from pipeline.deployment.conversion import open_onnxruntime
-
+def _product(directory: Path, engine: Engine, positions: int, note: str | None = None) -> Product:
+    source = read_tokenizer(directory)
+    separate = (directory / TARGET).is_dir()
     return Product(
-        engine=open_onnxruntime(directory, load_tokenizer(directory), weights=weights, threads=threads),
-        tokenizer=read_tokenizer(directory),
-        positions=record["positions"],
+        engine=engine,
+        source_tokenizer=source,
+        target_tokenizer=read_tokenizer(directory / TARGET) if separate else source,
+        positions=positions,
         search=search_of(directory),
+        note=note,
     )
+
+
+def _open_engine(directory: Path, form: Form, threads: int) -> Engine:
+    if form.family == "ctranslate2":
+        from pipeline.engines.ctranslate2_engine import CTranslate2Engine
+
+        return CTranslate2Engine.open(directory, batches=threads)
+    import torch
+
+    from pipeline.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+    torch.set_num_threads(threads)
+    return OnnxRuntimeEngine.open(directory, threads=threads)
 
 
 def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
@@ -186,34 +192,23 @@ def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
 
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
-    from pipeline.corpora.tokenizer import load_tokenizer
     from pipeline.deployment.conversion import load_plain
     from pipeline.engines.registry import ENGINES, start_engine
+    from pipeline.models.tokenizers_of import source_and_target
 
-    tokenizer = read_tokenizer(directory)
     model = load_plain(directory)
     rounds = rounds_inputs(model)
     own = "torch" if "torch" in ENGINES else "transformers"
     deployed = deployed_form(stored_numbers(directory)[0], rounds_inputs=rounds).name
     chosen = engine or (own if deployed == PACKED else deployed)
-    if rounds and chosen in ENGINES and chosen not in ("torch", "transformers"):
-        raise EngineRefusal(
-            f"{directory}: it rounds inputs on calibrated ranges, which {chosen} cannot; use --engine {own}"
-        )
     torch.set_num_threads(threads)
-    arguments = (model, load_tokenizer(directory))
+    source, target = source_and_target(directory)
     note = None
     try:
-        running = start_engine(chosen, *arguments, batches=threads)
+        running = start_engine(chosen, model, source, batches=threads, target_tokenizer=target)
     except EngineRefusal as refusal:
         if engine is not None:
             raise
         note = f"{refusal}; going on with engine {own!r}"
-        running = start_engine(own, *arguments)
-    return Product(
-        engine=running,
-        tokenizer=tokenizer,
-        positions=model.config.max_position_embeddings,
-        search=search_of(directory),
-        note=note,
-    )
+        running = start_engine(own, model, source, target_tokenizer=target)
+    return _product(directory, running, model.config.max_position_embeddings, note)

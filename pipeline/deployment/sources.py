@@ -24,7 +24,7 @@ class Source:
     run_id: str | None = None
     """Of the row that was measured on these files."""
     corpus: dict[str, Any] | None = None
-    """The study's `prepare` entry: languages, licence and credit of the data."""
+    """source_lang, target_lang, license and credit of its data, with the rest of the study's `prepare` entry."""
     search: dict[str, Any] | None = None
     """beam, length_penalty and max_length of the study."""
 
@@ -101,7 +101,8 @@ def _of_directory(directory: Path) -> Source:
         entry = (params.get("translate_test") or {}).get(study)
         if entry is not None:
             return _of_study(directory, run_id, study, entry)
-    return Source(directory=directory, name=run_id or directory.resolve().name, run=run, run_id=run_id)
+    name = run_id or directory.resolve().name
+    return Source(directory=directory, name=name, run=run, run_id=run_id, corpus=run.get("corpus"))
 
 
 def _of_study(directory: Path, run_id: str, study: str, entry: dict[str, Any]) -> Source:
