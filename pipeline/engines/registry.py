@@ -18,6 +18,7 @@ ENGINES = (
     "ctranslate2-int8",
     "onnxruntime-float32",
     "onnxruntime-int8",
+    "torch",
     "transformers",
 )
 
@@ -53,6 +54,10 @@ def start_engine(
 
         weights = name.removeprefix("onnxruntime-")
         return OnnxRuntimeEngine(model, tokenizer, weights=weights, threads=threads, target_tokenizer=target_tokenizer)
+    if name == "torch":
+        from pipeline.engines.torch_engine import TorchEngine
+
+        return TorchEngine(model, tokenizer)
     if name == "transformers":
         from pipeline.engines.transformers_engine import TransformersEngine
 
