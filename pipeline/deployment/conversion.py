@@ -15,15 +15,6 @@ if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
 
-def load_plain(directory: Path) -> Model:
-    """Load a model directory of any kind as ordinary layers; rounded inputs stay rounded."""
-    from pipeline.compression.formats import QUANTO, load_model, weights_file
-    from pipeline.compression.quanto_files import plain_model
-
-    model = load_model(directory)
-    return plain_model(model) if weights_file(directory).name == QUANTO else model
-
-
 def never_produced(target: PreTrainedTokenizerFast) -> list[str]:
     """Return the tokens that no hypothesis may have: <s> and <pad>."""
     return [str(target.bos_token), str(target.pad_token)]

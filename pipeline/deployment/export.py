@@ -8,7 +8,7 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.deployment.conversion import generation_settings, load_plain, never_produced, write_weights
+from pipeline.deployment.conversion import generation_settings, never_produced, write_weights
 from pipeline.deployment.forms import FORMS, PACKED, Form, deployed_form, form_named
 from pipeline.deployment.measurements import read_measurements
 from pipeline.deployment.model_card import CardFacts, model_card
@@ -72,9 +72,10 @@ def export(
     chosen = form_named(form) if form is not None else None
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
+    from pipeline.evaluation.translation import plain
     from pipeline.models.tokenizers_of import source_and_target
 
-    model = load_plain(source.directory)
+    model = plain(source.directory)
     tokenizers = source_and_target(source.directory)
     search = BeamSearch(**source.search) if source.search else search_of(source.directory)
     search = BeamSearch(**asdict(search) | {"max_length": min(search.max_length, model.config.max_position_embeddings)})

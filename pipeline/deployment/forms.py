@@ -87,12 +87,12 @@ def form_named(name: str) -> Form:
 def deployed_form(bits: Mapping[str, int], *, rounds_inputs: bool) -> Form:
     """Return the form that a model is deployed in: what its row's latency was measured on.
 
-    `bits` are those of its quantized matrices, by name. No engine computes in fewer than 8; none but our own decoder rounds
-    inputs on calibrated ranges.
+    `bits` are those of its quantized matrices, by name. What our own decoder alone can run stays packed.
     """
-    if rounds_inputs:
-        return FORMS[PACKED]
-    return FORMS["ctranslate2-int8" if bits and max(bits.values()) <= 8 else "ctranslate2-float32"]
+    from pipeline.deployed import deployed_engine
+
+    widest = max(bits.values(), default=None)
+    return form_named(deployed_engine(bits=widest, activation_bits=8 if rounds_inputs else None))
 
 
 def export_record(run: Mapping[str, Any]) -> dict[str, Any] | None:

@@ -24,6 +24,9 @@ BATCH_TOKENS = 1000
 TARGET = "target"
 """The folder of the target's tokenizer where it is not the source's, as in pipeline.models.tokenizers_of."""
 
+OWN = "torch"
+"""Our own decoder runs every model."""
+
 DEFAULT_SEARCH = BeamSearch(beam=4, length_penalty=1.0, max_length=80)
 """For a model directory that names none."""
 
@@ -192,15 +195,13 @@ def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
 
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
-    from pipeline.deployment.conversion import load_plain
-    from pipeline.engines.registry import ENGINES, start_engine
+    from pipeline.engines.registry import start_engine
+    from pipeline.evaluation.translation import plain
     from pipeline.models.tokenizers_of import source_and_target
 
-    model = load_plain(directory)
-    rounds = rounds_inputs(model)
-    own = "torch" if "torch" in ENGINES else "transformers"
-    deployed = deployed_form(stored_numbers(directory)[0], rounds_inputs=rounds).name
-    chosen = engine or (own if deployed == PACKED else deployed)
+    model = plain(directory)
+    deployed = deployed_form(stored_numbers(directory)[0], rounds_inputs=rounds_inputs(model)).name
+    chosen = engine or (OWN if deployed == PACKED else deployed)
     torch.set_num_threads(threads)
     source, target = source_and_target(directory)
     note = None
@@ -209,6 +210,6 @@ def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
     except EngineRefusal as refusal:
         if engine is not None:
             raise
-        note = f"{refusal}; going on with engine {own!r}"
-        running = start_engine(own, model, source, target_tokenizer=target)
+        note = f"{refusal}; going on with engine {OWN!r}"
+        running = start_engine(OWN, model, source, target_tokenizer=target)
     return _product(directory, running, model.config.max_position_embeddings, note)
