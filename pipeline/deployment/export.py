@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -81,7 +83,7 @@ def export(
     search = BeamSearch(**asdict(search) | {"max_length": min(search.max_length, model.config.max_position_embeddings)})
     deployed = deployed_form(stored_numbers(source.directory)[0], rounds_inputs=rounds_inputs(model))
     attempt, note = chosen or deployed, None
-    with atomic_path(directory) as temporary:
+    with _writable(directory), atomic_path(directory) as temporary:
         temporary.mkdir(parents=True)
         try:
             write_weights(attempt, model, tokenizers, source.directory, temporary)
@@ -94,6 +96,15 @@ def export(
     files = _sizes(directory)
     code = _snippet(attempt, source, tokenizers, search, directory)
     return Exported(directory=directory, form=attempt, files=files, code=code, note=note)
+
+
+@contextmanager
+def _writable(directory: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line."""
+    try:
+        yield
+    except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        raise StudyError(f"{directory}: cannot be written ({error.strerror}); give another directory") from error
 
 
 def _snippet(form: Form, source: Source, tokenizers: Tokenizers, search: BeamSearch, directory: Path) -> str:

@@ -131,7 +131,7 @@ def _latency(facts: CardFacts) -> Iterator[str]:
         yield f"In this form: {NOT_MEASURED}."
         return
     rows = [
-        [str(t["threads"]), str(t["batch"]), f"{t['latency_ms_p50']:.1f} ms", f"{t['latency_ms_p95']:.1f} ms"]
+        [f"{t['threads']:.0f}", f"{t['batch']:.0f}", f"{t['latency_ms_p50']:.1f} ms", f"{t['latency_ms_p95']:.1f} ms"]
         for t in facts.measurements.timings
     ]
     yield _table(["threads", "sentences a batch", "p50 a batch", "p95 a batch"], rows)

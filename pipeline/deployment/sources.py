@@ -9,7 +9,7 @@ from typing import Any
 from pipeline.errors import StudyError, nearest
 from pipeline.expected import Expected, expected_models
 from pipeline.files import read_json
-from pipeline.params import read_entry, read_params
+from pipeline.params import read_params
 from pipeline.run_id import parse_run_id
 
 
@@ -42,9 +42,10 @@ def find_source(run: str) -> Source:
         study = parse_run_id(run)["study"]
     except StudyError:
         raise StudyError(_unknown(run)) from None
-    if study not in read_params()["studies"]:
-        raise StudyError(f"no study {study!r} in params.yaml{nearest(study, read_params()['studies'])}")
-    entry = read_entry("translate_test", study)
+    params = read_params()
+    if study not in params["studies"]:
+        raise StudyError(f"no study {study!r} in params.yaml{nearest(study, params['studies'])}")
+    entry = params["translate_test"][study]  # also where a stage would refuse it as stale: nothing is made here
     expected = {model.run_id: model for model in expected_models(entry)}
     if run not in expected:
         raise StudyError(f"no model {run!r} in study {study!r}{nearest(run, expected)}")
