@@ -114,10 +114,11 @@ def check_corpus(directory: Path, config: Any, corpus: PreparedCorpus) -> None:
         )
     if corpus.vocab_size > config.vocab_size:
         raise StudyError(f"{corpus.path}: {corpus.vocab_size} tokens, but the model has {config.vocab_size}; {remedy}")
-    longest = max(int(corpus.split(name).target.lengths.max(initial=0)) for name in ("train", "valid"))
+    splits = [corpus.split(name) for name in ("train", "valid")]
+    longest = max(int(side.lengths.max(initial=0)) for split in splits for side in (split.source, split.target))
     if longest + 1 > config.max_position_embeddings:
         raise StudyError(
-            f"{corpus.path}: targets have up to {longest} tokens, the model {config.max_position_embeddings} positions; "
+            f"{corpus.path}: sentences have up to {longest} tokens, the model {config.max_position_embeddings} positions; "
             "prepare it with a lower max_tokens"
         )
 

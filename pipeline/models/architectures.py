@@ -38,10 +38,10 @@ def kind_of_config(config: Any, path: Path) -> str:
     kind = config.get("model_type") if isinstance(config, dict) else None
     if kind not in MODELS:
         raise StudyError(
-            f"{path}: a checkpoint of another architecture, model type {kind!r}; give a model of this project, or one that "
-            f"was imported into it ({', '.join(MODELS)})"
+            f"{path}: a checkpoint of another architecture, model type {kind!r}, not {' or '.join(MODELS)}; give another "
+            f"model, or, where the file is damaged, delete {path.parent} and rerun its stage"
         )
-    sizes = config["vocab_size"], config.get("decoder_vocab_size") or config["vocab_size"]
+    sizes = config.get("vocab_size"), config.get("decoder_vocab_size") or config.get("vocab_size")
     if sizes[0] != sizes[1]:
         raise StudyError(
             f"{path}: tables of {sizes[0]} and {sizes[1]} words, which transformers ties wrongly; fill up the smaller"
