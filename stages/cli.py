@@ -19,6 +19,7 @@ COMMANDS = {
     "pretrain": "One size trained: a constant-rate trunk and its cooldown branches.",
     "translate": "Lines from stdin by any model; or a study's test set, or sentences to distill from.",
     "quantize": "A family of recipes that quantize one trained run, with or without training.",
+    "compress": "One recipe applied to any trained model, an imported one, say.",
     "prune": "A family of recipes that prune one trained run, recover it, and quantize it.",
     "distill": "One student, taught by the best larger model.",
     "evaluate": "Losses and sizes of one run's models, dense and compressed.",
