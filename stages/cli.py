@@ -22,8 +22,10 @@ COMMANDS = {
     "prune": "A family of recipes that prune one trained run, recover it, and quantize it.",
     "distill": "One student, taught by the best larger model.",
     "evaluate": "Losses and sizes of one run's models, dense and compressed.",
-    "time": "Latency, alone on the machine.",
+    "engines": "Every model in the engine it is deployed in: outputs compared with ours, and scored.",
+    "time": "Latency in those engines, alone on the machine.",
     "report": "Table, figures, page and verdict of a study.",
+    "import-fairseq": "A fairseq Transformer as a model directory that transformers loads.",
 }
 """One line of help for every command; kept here so that `tlc --help` imports no stage."""
 
@@ -39,7 +41,7 @@ class StageGroup(TyperGroup):
         """Return the real command of the stage named first in `args`; an unknown name is a usage error."""
         name, command, rest = super().resolve_command(ctx, args)
         if name in COMMANDS:
-            command = get_command(importlib.import_module(f"stages.{name}").app)
+            command = get_command(importlib.import_module(f"stages.{name.replace('-', '_')}").app)
         return name, command, rest
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
@@ -37,8 +37,8 @@ def provenance() -> dict[str, Any]:
     }
 
 
-def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any]) -> None:
-    """Write README.md: what the model is, what made it, and the licence and credit of its data."""
+def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any], notes: Sequence[str] = ()) -> None:
+    """Write README.md: what the model is, what made it, `notes` on it, and the licence and credit of its data."""
     from pipeline.models.pruned import is_heads_pruned
 
     size = run["size"]
@@ -56,6 +56,7 @@ def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any]) -> 
         "",
         f"- made by: study `{run['study']}`, budget {run['budget']}, method {run['method']}, recipe {run['recipe']}, seed {run['seed']}",
         f"- {loading}",
+        *(f"- {note}" for note in notes),
         f"- data licence: {corpus['license']}",
         f"- data credit: {corpus['credit']}",
         "- what it cost, and on what: `run.json`",

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipeline.compression.methods.heads import keep_heads
-from pipeline.engines.ctranslate2_engine import ctranslate2_translator
+from pipeline.engines.ctranslate2_engine import CTranslate2Engine
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import decode_targets, encode_sources, translate
 from pipeline.size import SizeSpec
@@ -59,7 +59,7 @@ def test_engines_agree_on_pruned_heads(trained) -> None:
 @pytest.mark.parametrize("pruned", [False, True])
 def test_ctranslate2_scores_are_the_model_s_log_probabilities(trained, pruned: bool) -> None:
     model = _without_a_head(trained.model) if pruned else trained.model
-    translator = ctranslate2_translator(model, trained.tokenizer)
+    translator = CTranslate2Engine(model, trained.tokenizer).translator
     tokenizer = trained.tokenizer
     sources = trained.lines[:60]
     targets = [" ".join(reversed(line.split())) for line in sources[1:]] + ["w1 w2"]  # of another line: improbable ones
@@ -122,18 +122,3 @@ def test_bad_input_is_one_line(trained) -> None:
         translate(model, tokenizer, ["w1"], max_length=300)
     with pytest.raises(StudyError, match="batch_tokens 0"):
         translate(model, tokenizer, ["w1"], batch_tokens=0)
-
-
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"decoder_attention_heads": 1}, "2 encoder heads with 1 decoder heads"),
-        ({"pad_token_id": 3}, "<pad> to be id 1, not 3"),
-        ({"vocab_size": 70}, "64 tokens but the model 70"),
-    ],
-)
-def test_what_ctranslate2_would_get_wrong_is_refused(trained, change: dict[str, int], message: str) -> None:
-    model = copy.deepcopy(trained.model)
-    model.config.update(change)
-    with pytest.raises(StudyError, match=message):
-        translate(model, trained.tokenizer, ["w1"])

@@ -152,7 +152,8 @@ def test_a_removed_size_leaves_no_trace(study: Path) -> None:
         ("evaluate/toy-w64x2-s1/rows.json", "rows.json: no such file"),
         ("pretrain/toy-w64x2-s0/curve.csv", "curve.csv: no such file; run the pretrain stage"),
         ("corpus/test-components.npy", "run the prepare stage"),
-        ("time/latency.json", "latency.json: no such file"),
+        ("engines/engines.json", "engines.json: no such file"),
+        ("time/latencies.json", "latencies.json: no such file"),
     ],
 )
 def test_a_missing_input_is_named_and_old_results_stay(study: Path, tmp_path: Path, lost: str, message: str) -> None:
