@@ -69,6 +69,7 @@ def write_weights(
 
 def _write_transformers(model: Model, source: Path, directory: Path) -> None:
     from pipeline.compression.formats import DENSE, weights_file
+    from pipeline.models.architectures import save_plain
     from pipeline.models.pruned import is_heads_pruned
 
     if is_heads_pruned(model.config):
@@ -79,7 +80,7 @@ def _write_transformers(model: Model, source: Path, directory: Path) -> None:
     if weights_file(source).name == DENSE:
         _copy_weights(source, directory)
     else:
-        model.save_pretrained(directory, safe_serialization=True)
+        save_plain(model, directory)
 
 
 def _copy_weights(source: Path, directory: Path) -> None:

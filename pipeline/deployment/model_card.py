@@ -201,6 +201,10 @@ def _limits(facts: CardFacts) -> Iterator[str]:
             f"- It has learnt from sentences of at most {corpus['max_tokens']} tokens, of one collection; on longer or other "
             "text nothing was measured.",
         )
+    if facts.form.name == "onnxruntime-int8":
+        lines.append(
+            "- Inputs are rounded on the range of a whole batch: a translation may change with the others of its batch."
+        )
     yield "\n".join(lines)
 
 
