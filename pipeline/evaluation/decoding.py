@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
 
-def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
+def like_length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
     """Return indices in batches of like length, longest first: rows times the longest row is at most `batch_tokens`."""
     order = np.argsort(-lengths, kind="stable")
     batches, start = [], 0
@@ -88,7 +88,7 @@ def translate(
     runner = start_engine(engine, model, tokenizer, batches=threads) if isinstance(engine, str) else engine
     handles: dict[int, Any] = {}
     with progress(total=len(filled), desc="translate", unit="sentence") as bar:
-        for batch in _batches(np.array([len(ids) for ids in encoded]), batch_tokens):
+        for batch in like_length_batches(np.array([len(ids) for ids in encoded]), batch_tokens):
             handles.update(zip(batch.tolist(), runner.submit([encoded[i] for i in batch], search), strict=True))
             bar.update(len(batch))
         results = [runner.collect(handles[i]) for i in range(len(encoded))]
