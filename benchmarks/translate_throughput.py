@@ -36,15 +36,16 @@ PEERS = (
     "fairseq",
 )
 COLUMNS = {
-    "sentences_per_second": ("sent/s", "10,.0f"),
-    "tokens_per_second": ("tokens/s", "10,.0f"),
-    "batch_tokens": ("batch", "8,d"),
-    "batch_ms_p50": ("p50 ms", "9,.1f"),
-    "batch_ms_p95": ("p95 ms", "9,.1f"),
-    "peak_bytes": ("bytes", "15,d"),
-    "bleu": ("BLEU", "8.2f"),
-    "same_as_transformers": ("same", "8.2%"),
+    "sentences_per_second": ("sent/s", 9, ",.0f"),
+    "tokens_per_second": ("tokens/s", 10, ",.0f"),
+    "batch_tokens": ("batch", 7, "d"),
+    "batch_ms_p50": ("p50 ms", 9, ",.1f"),
+    "batch_ms_p95": ("p95 ms", 9, ",.1f"),
+    "peak_bytes": ("peak bytes", 15, ",d"),
+    "bleu": ("BLEU", 8, ".2f"),
+    "same_as_transformers": ("same", 9, ".2%"),
 }
+"""By key of a row: its title, its width and how its numbers are written."""
 
 
 def ratios(measured: dict[str, Measured], peer: str) -> list[float]:
@@ -55,19 +56,12 @@ def ratios(measured: dict[str, Measured], peer: str) -> list[float]:
 
 def table(rows: dict[str, dict[str, Any]], ratio: dict[str, float]) -> str:
     """Return the rows as lines of text, the fastest first."""
-    widths = {
-        column: int("".join(filter(str.isdigit, form.split(",")[0].split(".")[0])))
-        for column, (_, form) in COLUMNS.items()
-    }
-    lines = [
-        f"{'':21}"
-        + "".join(f"{title:>{widths[column]}}" for column, (title, _) in COLUMNS.items())
-        + f"{'its / our time':>16}"
-    ]
+    titles = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values())
+    lines = [f"{'':21}{titles}{'its / our time':>16}"]
     for name in sorted(rows, key=lambda name: -rows[name]["sentences_per_second"]):
         cells = [
-            f"{'-':>{widths[column]}}" if rows[name][column] is None else format(rows[name][column], form)
-            for column, (_, form) in COLUMNS.items()
+            f"{'-' if rows[name][key] is None else format(rows[name][key], form):>{width}}"
+            for key, (_, width, form) in COLUMNS.items()
         ]
         end = f"{ratio[name]:.2f}x" if name in ratio else ""
         lines.append(f"{name:21}{''.join(cells)}{end:>16}")

@@ -152,7 +152,11 @@ def test_every_process_translates_its_share(tmp_path: Path) -> None:
     def reversed_order(batch: list[list[int]]) -> list[list[int]]:
         return [ids[-2::-1] for ids in batch]
 
-    worker = Thread(target=serve, args=(Turns(theirs), job | {"process": 0, "processes": 2}, reversed_order))
+    def serve_first_of_two() -> None:
+        with pytest.raises(SystemExit):  # when the pipe is closed
+            serve(Turns(theirs), job | {"process": 0, "processes": 2}, reversed_order)
+
+    worker = Thread(target=serve_first_of_two)
     worker.start()
     ours.send(9)
     assert ours.recv()["tokens"] == 2
