@@ -57,7 +57,7 @@ class Work:
         lines = split.source_lines()[: task.sentences]
         sources = encode_sources(self.tokenizer, lines, max_tokens=self.model.config.max_position_embeddings)
         self.sentences = len(sources)
-        lengths = np.array([len(ids) for ids in sources])
+        lengths = [len(ids) for ids in sources]
         batches = {size: batches_of_like_length(lengths, size) for size in batch_tokens}
         self.path = task.folder / "work.json"
         self.path.write_text(json.dumps({"sources": sources, "batches": batches}), encoding="utf-8")
