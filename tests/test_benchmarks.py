@@ -8,17 +8,21 @@ import subprocess
 import sys
 from multiprocessing import Pipe
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import pytest
 
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
+from pipeline.models.seq2seq import build
+from pipeline.size import SizeSpec
 from throughput.comparison import Comparison
 from throughput.fairseq_corpus import fairseq_job
 from throughput.search import CHOICES, search
 from throughput.sides import CORES, Tuning
 from throughput.teams import Side, Team, Turn
+from throughput.translating import serve
 from throughput.turns import Turns
 from throughput.workload import Workload
 
@@ -110,6 +114,57 @@ def test_a_sweep_of_learning_rates_goes_on_from_what_it_has(corpus: PreparedCorp
     assert (tmp_path / "rates.csv").read_text(encoding="utf-8") == before
     assert len(before.splitlines()) == 3
     assert "at the edge of the rates tried" in answer.stdout
+
+
+@pytest.fixture(scope="module")
+def small_model(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of random weights for the small corpus."""
+    model = build(SizeSpec(d_model=16, num_layers=1), vocab_size=corpus.vocab_size, seed=0)
+    folder = tmp_path_factory.mktemp("model")
+    model.save_pretrained(folder)
+    return folder
+
+
+def test_our_decoder_against_its_peers(corpus: PreparedCorpus, small_model: Path, tmp_path: Path) -> None:
+    places = ["--corpus", str(corpus.path), "--model", str(small_model), "--fairseq-env", str(tmp_path / "absent")]
+    small = ["--sentences", "12", "--rounds", "1", "--batch", "40", "80", "--max-length", "12", "--beam", "2"]
+    small += ["--processes", "1", "--peers", "transformers", "ctranslate2-int8", "fairseq"]
+    first, record = _record("translate_throughput", *small, *places)
+    assert first.startswith("fairseq: skipped")
+    assert set(record["peers"]) == {"transformers", "ctranslate2-int8"}
+    assert set(record["sides"]) == {"ours", *record["peers"]}
+    for name, found in record["sides"].items():
+        assert min(found["sentences_per_second"], found["tokens_per_second"], found["peak_bytes"]) > 0
+        assert 0 < found["batch_ms_p50"] <= found["batch_ms_p95"]
+        assert found["batch_tokens"] in (40, 80)
+        assert 0 <= found["bleu"] <= 100
+        assert found["same_as_transformers"] == 1 or name == "ctranslate2-int8"
+    for peer, ratio in record["ratio"].items():  # of one round
+        assert ratio == pytest.approx(record["ours"] / record["peers"][peer])
+
+
+def test_every_process_translates_its_share(tmp_path: Path) -> None:
+    ours, theirs = Pipe()
+    work = {"sources": [[5, 2], [6, 7, 2], [8, 2]], "batches": {"9": [[2], [1], [0]]}}
+    (tmp_path / "work.json").write_text(json.dumps(work), encoding="utf-8")
+    job = {"work": str(tmp_path / "work.json"), "answer": str(tmp_path / "answer"), "at_a_time": 2}
+
+    def reversed_order(batch: list[list[int]]) -> list[list[int]]:
+        return [ids[-2::-1] for ids in batch]
+
+    def serve_first_of_two() -> None:
+        with pytest.raises(SystemExit):  # when the pipe is closed
+            serve(Turns(theirs), job | {"process": 0, "processes": 2}, reversed_order)
+
+    worker = Thread(target=serve_first_of_two)
+    worker.start()
+    ours.send(9)
+    assert ours.recv()["tokens"] == 2
+    ours.close()
+    worker.join()
+    answer = json.loads((tmp_path / "answer-0.json").read_text(encoding="utf-8"))
+    assert answer["hypotheses"] == {"2": [8], "0": [5]}
+    assert len(answer["batch_seconds"]) == 2
 
 
 def turn(seconds: float, tokens: int, flops: int = 0, peak_bytes: int = 0) -> Turn:

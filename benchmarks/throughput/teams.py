@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from multiprocessing import Pipe
@@ -26,7 +26,7 @@ _TAIL_LINES = 15
 
 @dataclass(frozen=True, kw_only=True)
 class Side:
-    """One way to train: which module runs it, in how many processes at once, in which environment."""
+    """One way to do the work: which module runs it, in how many processes at once, in which environment."""
 
     name: str
     description: str
@@ -54,14 +54,14 @@ class Team:
         self.side = side
         self._workers = []
         for number in range(side.processes):
-            log = logs / f"{side.name}-{job['d_model']}-{number}.log"
+            log = logs / f"{side.name}-{number}.log"
             ours, theirs = Pipe()
             command = [side.python, "-m", f"throughput.{side.module}", str(theirs.fileno())]
             kept = {name: value for name, value in os.environ.items() if not name.startswith(_OWN_VARIABLES)}
             paths = [str(_PACKAGES), *filter(None, [os.environ.get("PYTHONPATH")])]
             with log.open("wb") as output:
                 process = subprocess.Popen(
-                    [*command, json.dumps(job | side.settings)],
+                    [*command, json.dumps(job | side.settings | {"process": number})],
                     env=kept | {"PYTHONPATH": os.pathsep.join(paths)} | side.environment,
                     pass_fds=[theirs.fileno()],
                     stdin=subprocess.DEVNULL,
@@ -105,17 +105,33 @@ class Team:
 
 
 def alternate(
-    sides: Sequence[Side], job: dict[str, Any], *, rounds: int, steps: int, logs: Path, label: str
+    sides: Sequence[Side],
+    job: dict[str, Any],
+    *,
+    rounds: int,
+    steps: int | Mapping[str, int],
+    logs: Path,
+    label: str,
 ) -> dict[str, list[Turn]]:
     """Return every side's turns, one a round, after a round of warm-up; all but one side's processes are idle at any time.
 
-    The order is turned round every time, so that what one side leaves behind (caches, heat) meets each side in turn.
+    `steps` is what a turn is given, for all sides or by side.
     """
-    turns: dict[str, list[Turn]] = {side.name: [] for side in sides}
+    by_side = steps if isinstance(steps, Mapping) else {side.name: steps for side in sides}
     with ExitStack() as stack:
         teams = [stack.enter_context(Team(side, job, logs=logs)) for side in sides]
-        for number in progress(range(rounds + 1), desc=label, unit="round"):
-            for team in teams if number % 2 else reversed(teams):
-                turns[team.side.name].append(team.turn(steps))
-                time.sleep(_SETTLE_SECONDS)
+        turns = take_turns(teams, [by_side] * (rounds + 1), label=label)
     return {name: taken[1:] for name, taken in turns.items()}
+
+
+def take_turns(teams: Sequence[Team], rounds: Sequence[Mapping[str, int]], *, label: str) -> dict[str, list[Turn]]:
+    """Give every team a turn a round; a round says by side what the turn is given.
+
+    The order is turned round every time, so that what one side leaves behind (caches, heat) meets each side in turn.
+    """
+    turns: dict[str, list[Turn]] = {team.side.name: [] for team in teams}
+    for number, steps in enumerate(progress(rounds, total=len(rounds), desc=label, unit="round")):
+        for team in teams if number % 2 else reversed(teams):
+            turns[team.side.name].append(team.turn(steps[team.side.name]))
+            time.sleep(_SETTLE_SECONDS)
+    return turns

@@ -36,7 +36,7 @@ def beam_search(
     """
     device = model.lm_head.weight.device
     beam, batch = search.beam, len(sources)
-    source, present = _padded(sources, pad, device)
+    source, present = _padded(sources, model.config.pad_token_id or 0, device)
     decoder = IncrementalDecoder(model, source, present, beam=beam, max_length=search.max_length)
 
     hypotheses: list[list[int]] = [[] for _ in sources]

@@ -48,7 +48,7 @@ def start_engine(
     if name == "torch":
         from pipeline.engines.torch_engine import TorchEngine
 
-        return TorchEngine(model, tokenizer)
+        return TorchEngine(model, tokenizer, target_tokenizer=target_tokenizer)
     if name == "transformers":
         from pipeline.engines.transformers_engine import TransformersEngine
 

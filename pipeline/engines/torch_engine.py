@@ -19,11 +19,18 @@ class TorchEngine:
 
     name = "torch"
 
-    def __init__(self, model: Model, tokenizer: PreTrainedTokenizerFast) -> None:
+    def __init__(
+        self,
+        model: Model,
+        tokenizer: PreTrainedTokenizerFast,
+        *,
+        target_tokenizer: PreTrainedTokenizerFast | None = None,
+    ) -> None:
         """EngineRefusal on a model of another architecture than M2M100 and Marian."""
         check_architecture(model)
         self.model: Any = model
-        self.pad, self.bos, self.eos = tokenizer.pad_token_id, tokenizer.bos_token_id, tokenizer.eos_token_id
+        target = target_tokenizer or tokenizer
+        self.pad, self.bos, self.eos = target.pad_token_id, target.bos_token_id, target.eos_token_id
 
     def submit(self, sources: list[list[int]], search: BeamSearch) -> list[Any]:
         """Translate one batch at once."""
