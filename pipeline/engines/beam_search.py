@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 _IDLE_SHARE = 16
 """Sentences that are done leave the batch together, when they are one in so many: each time, all caches are copied."""
 
+_SAFE_LOGIT = 60.0
+"""exp of so much, summed over any vocabulary, fits into fp32, and so does exp of its negative."""
+
 
 @torch.no_grad()  # not inference_mode: optimum-quanto's tensors do not take it
 def beam_search(
@@ -110,6 +113,17 @@ def _hand_over(hypotheses: list[list[int]], sentences: Tensor, histories: Tensor
         hypotheses[sentence] = history[: history.index(pad)] if pad in history else history
 
 
+def _log_sum_exp(logits: Tensor, largest: Tensor, scratch: Tensor) -> Tensor:
+    """Return [B, K] of logits [B, K, V] whose largest are [B, K]; in less than half the time of torch.logsumexp."""
+    low, high = (float(end) for end in torch.aminmax(largest))
+    if (
+        -_SAFE_LOGIT < low and high < _SAFE_LOGIT
+    ):  # as it nearly always is: nothing over- or underflows, a pass is saved
+        return torch.exp(logits, out=scratch).sum(dim=2).log_()
+    total = torch.sub(logits, largest.unsqueeze(2), out=scratch).exp_().sum(dim=2)
+    return total.log_().add_(largest)
+
+
 def best_continuations(logits: Tensor, scores: Tensor, count: int, scratch: Tensor | None) -> tuple[Tensor, ...]:
     """Return the `count` best of all beams' continuations in their order: scores, beams and tokens, [B, count] each.
 
@@ -128,9 +142,7 @@ def best_continuations(logits: Tensor, scores: Tensor, count: int, scratch: Tens
     if rest:
         largest[:, :, :rest] = torch.maximum(largest[:, :, :rest], logits[:, :, folds * columns :])
     if scratch is not None:
-        shift = largest.amax(dim=2, keepdim=True)  # [B, K, 1]
-        total = torch.sub(logits, shift, out=scratch).exp_().sum(dim=2)  # in half the time of torch.logsumexp
-        scores = scores - shift.squeeze(2) - total.log_()
+        scores = scores - _log_sum_exp(logits, largest.amax(dim=2), scratch)
     found = (largest + scores.unsqueeze(2)).flatten(1).topk(count, dim=1).indices  # [B, count]
     beams, column = found // columns, found % columns
 

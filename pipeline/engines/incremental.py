@@ -54,6 +54,7 @@ class IncrementalDecoder:
             self._cross.append([_heads(cross, part(encoded)).contiguous() for part in (cross.k_proj, cross.v_proj)])
             shape = (len(sources), own.num_heads, min(_FIRST_STEPS, max_length) * beam, own.head_dim)
             self._caches.append([encoded.new_empty(shape) for _ in range(2)])
+        self._joined = [_join(layer.self_attn) for layer in self._decoder.layers]
         self._cross_mask: Tensor | None = None  # [B, 1, 1, S]
         if not present.all():
             self._cross_mask = encoded.new_zeros(present.shape).masked_fill_(~present, -torch.inf)[:, None, None]
@@ -80,13 +81,14 @@ class IncrementalDecoder:
         if self._is_marian:  # M2M100's embedding scales by itself
             hidden = hidden * self._decoder.embed_scale
         hidden = hidden + self._positions[self._steps]
-        for layer, cache, cross in zip(self._decoder.layers, self._caches, self._cross, strict=True):
+        for number, (layer, cross) in enumerate(zip(self._decoder.layers, self._cross, strict=True)):
             inputs = self._before(layer.self_attn_layer_norm, hidden)
-            hidden = hidden + self._attend_to_past(layer.self_attn, inputs, cache)
+            hidden = hidden + self._attend_to_past(number, layer.self_attn, inputs)
             hidden = self._after(layer.self_attn_layer_norm, hidden)
 
             inputs = self._before(layer.encoder_attn_layer_norm, hidden)
-            hidden = hidden + _attend(layer.encoder_attn, inputs, cross, self._cross_mask)
+            queries = layer.encoder_attn.q_proj(inputs)
+            hidden = hidden + _attend(layer.encoder_attn, queries, cross, self._cross_mask)
             hidden = self._after(layer.encoder_attn_layer_norm, hidden)
 
             inputs = self._before(layer.final_layer_norm, hidden)
@@ -115,17 +117,22 @@ class IncrementalDecoder:
         normed: Tensor = summed if self._pre_norm else norm(summed)
         return normed
 
-    def _attend_to_past(self, attention: Any, inputs: Tensor, cache: list[Tensor]) -> Tensor:
-        end = self._entries + inputs.shape[1]
-        for stored, part in zip(cache, (attention.k_proj, attention.v_proj), strict=True):
-            stored[:, :, self._entries : end] = _heads(attention, part(inputs))
+    def _attend_to_past(self, number: int, attention: Any, inputs: Tensor) -> Tensor:
+        end, joined, cache = self._entries + inputs.shape[1], self._joined[number], self._caches[number]
+        if joined is None:
+            parts = [part(inputs) for part in (attention.q_proj, attention.k_proj, attention.v_proj)]
+        else:
+            weight, bias = joined
+            parts = list(torch.addmm(bias, inputs.flatten(0, 1), weight).view(*inputs.shape[:2], -1).chunk(3, dim=2))
+        for stored, part in zip(cache, parts[1:], strict=True):
+            stored[:, :, self._entries : end] = _heads(attention, part)
         mask = None if inputs.shape[1] == 1 else self._reach.unsqueeze(1)  # alone, a beam descends from every entry
-        return _attend(attention, inputs, [stored[:, :, :end] for stored in cache], mask)
+        return _attend(attention, parts[0], [stored[:, :, :end] for stored in cache], mask)
 
     def _project(self, hidden: Tensor) -> Tensor:
         """[B, K, D] -> [B, K, V]."""
         head = self._model.lm_head
-        if type(head) is not nn.Linear or head.bias is not None or head._forward_pre_hooks or head._forward_hooks:
+        if not _is_plain(head) or head.bias is not None:
             logits: Tensor = head(hidden)
             return logits
         # Memory that is new at every step would cost as much time as the product: some megabytes of page faults.
@@ -152,10 +159,23 @@ def _heads(attention: Any, projected: Tensor) -> Tensor:
     return projected.unflatten(-1, (attention.num_heads, attention.head_dim)).transpose(1, 2)
 
 
-def _attend(attention: Any, inputs: Tensor, stored: list[Tensor], mask: Tensor | None) -> Tensor:
-    """[B, K, D], keys and values [B, H, N, C], what is added to the scores [B, 1, K or 1, N] -> [B, K, D]."""
+def _is_plain(linear: Any) -> bool:
+    """Tell whether calling a module is a product with its weight and the sum with its bias, and nothing else."""
+    return type(linear) is nn.Linear and not linear._forward_pre_hooks and not linear._forward_hooks
+
+
+def _join(attention: Any) -> tuple[Tensor, Tensor] | None:
+    """Return queries', keys' and values' weights as one [D, 3 H C] and their biases; None where one is no plain layer."""
+    parts = (attention.q_proj, attention.k_proj, attention.v_proj)
+    if any(not _is_plain(part) or part.bias is None for part in parts):
+        return None
+    return torch.cat([part.weight for part in parts]).t(), torch.cat([part.bias for part in parts])
+
+
+def _attend(attention: Any, projected: Tensor, stored: list[Tensor], mask: Tensor | None) -> Tensor:
+    """Queries [B, K, H C], keys and values [B, H, N, C], what is added to the scores [B, 1, K or 1, N] -> [B, K, D]."""
     keys, values = stored
-    queries = _heads(attention, attention.q_proj(inputs) * attention.scaling)
+    queries = _heads(attention, projected * attention.scaling)
     scores = queries @ keys.transpose(2, 3)  # [B, H, K, N]
     if mask is not None:
         scores += mask
