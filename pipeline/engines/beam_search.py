@@ -117,7 +117,7 @@ def _log_sum_exp(logits: Tensor, largest: Tensor, scratch: Tensor) -> Tensor:
     """Return [B, K] of logits [B, K, V] whose largest are [B, K]; in less than half the time of torch.logsumexp."""
     low, high = (float(end) for end in torch.aminmax(largest))
     if (
-        -_SAFE_LOGIT < low and high < _SAFE_LOGIT
+        low > -_SAFE_LOGIT and high < _SAFE_LOGIT
     ):  # as it nearly always is: nothing over- or underflows, a pass is saved
         return torch.exp(logits, out=scratch).sum(dim=2).log_()
     total = torch.sub(logits, largest.unsqueeze(2), out=scratch).exp_().sum(dim=2)
