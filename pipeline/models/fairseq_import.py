@@ -18,7 +18,7 @@ from torch import Tensor
 
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, sha256_file
-from pipeline.models.checkpoint import WEIGHTS, provenance, write_card
+from pipeline.models.checkpoint import NOT_STATED, WEIGHTS, provenance, write_card
 from pipeline.models.fairseq_checkpoint import FairseqCheckpoint, read_checkpoint
 from pipeline.models.fairseq_dictionary import joining_of, padded, read_dictionary, tokenizer_of
 from pipeline.models.fairseq_shape import FairseqShape, shape_of
@@ -27,7 +27,6 @@ from pipeline.models.seq2seq import BOS, EOS, PAD
 from pipeline.models.tokenizers_of import save_tokenizers
 from pipeline.size import SizeSpec
 
-NOT_STATED = "not stated"
 STUDY = "imported"
 _LONGEST = 200
 """fairseq-generate's --max-len-b: tokens of a hypothesis, </s> not counted."""

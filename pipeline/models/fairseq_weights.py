@@ -28,6 +28,10 @@ _MARGIN = 200.0
 """How far below every other logit that of a word that is missing lies: e ** -104 is 0 in fp32 already."""
 
 
+_STEP = 0.25
+"""How much of its scale is added to the last norm's shift: enough for a bias, too little to cost digits of the logits."""
+
+
 def upgraded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Return a state dict under today's names of fairseq's, without what is no parameter, as fairseq itself upgrades it."""
     result: dict[str, Tensor] = {}
@@ -123,8 +127,8 @@ def unreachable_row(scale: Tensor, shift: Tensor, output: Tensor) -> tuple[Tenso
 
     `scale` and `shift` (d,) are the weight and bias of the layer norm before the projection `output` (n, d). The norm gives
     ``scale * x + shift`` with an x that sums to 0, so that ``c / scale`` times it is ``c * sum(shift / scale)`` whatever x
-    is: every row can have a bias of its own. First the sum is moved away from 0: the shift grows by the scale, and every
-    row loses a multiple of ``1 / scale`` that leaves its logits as they are. Then c is chosen so that the new row's logit
+    is: every row can have a bias of its own. First the sum is moved away from 0: the shift grows by a part of the scale, and
+    every row loses a multiple of ``1 / scale`` that leaves its logits as they are. Then c is chosen so that the new row's logit
     lies far below the lowest that the others can have: its probability is 0 in fp32, and also once weights or states are
     rounded to 8 bits.
     """
@@ -140,7 +144,7 @@ def unreachable_row(scale: Tensor, shift: Tensor, output: Tensor) -> tuple[Tenso
         direction[column] = 1.0
     else:
         direction = 1 / scale
-        step = math.copysign(1.0, float(shift @ direction))
+        step = math.copysign(_STEP, float(shift @ direction))
         constant = float(shift @ direction) + step * width
         output -= torch.outer(step * (output @ scale) / constant, direction)
         shift += step * scale
