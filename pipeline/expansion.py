@@ -26,6 +26,7 @@ KINDS = (
     "distill",
     "evaluate_students",
     "translate_test",
+    "engines",
     "time",
     "report",
 )
@@ -246,14 +247,13 @@ def expand(study: Study, calibration: Calibration) -> Entries:
     shared = {"study": name, "runs": keys, "students": student_keys, "matches": matches, "recipes": table}
     comparison = {"limits": study.report.limits, "resamples": study.report.resamples}
     entries["translate_test"][name] = {**shared, **comparison, **study.translate.model_dump()}
-    firsts = [pretrain_key(study, size, 0) for size in study.sizes]
-    entries["time"][name] = {
-        "study": name,
-        "runs": firsts,
-        "matches": matches,
-        **study.time.model_dump(),
+    entries["engines"][name] = {
+        **shared,
+        "resamples": study.report.resamples,
+        **study.engines.model_dump(),
         **study.translate.model_dump(),
     }
+    entries["time"][name] = {**shared, **study.time.model_dump(), **study.translate.model_dump()}
     entries["report"][name] = {
         **shared,
         "task": study.task,

@@ -20,7 +20,7 @@ _HEADER = """\
 DATA_FILES = {"pipeline/analysis/page.py": ["pipeline/analysis/page.html.j2", "pipeline/analysis/students.html.j2"]}
 """Files that a module reads at run time, and on which its importers therefore depend."""
 
-EXCLUSIVE = frozenset({"time", "translate_test"})
+EXCLUSIVE = frozenset({"time", "translate_test", "engines"})
 """Stages that have a node to themselves: what measures time, and what uses every core by itself."""
 
 MEMORY_BYTES = {
@@ -31,7 +31,8 @@ MEMORY_BYTES = {
     "evaluate": 1_000_000_000,
     "translate": 1_500_000_000,
     "distill": 1_500_000_000,
-    "time": 1_500_000_000,
+    "engines": 3_000_000_000,
+    "time": 3_000_000_000,
     "report": 1_000_000_000,
 }
 """What a stage may come to need; so many run side by side as fit. `meta` is no part of what DVC hashes."""
@@ -153,17 +154,27 @@ def graph(params: dict[str, Any]) -> dict[str, Any]:
             [f"{one}/translate/test"],
             foreach="translate_test",
         ),
+        "engines": _stage(
+            "engines",
+            "--study",
+            [f"{one}/corpus", f"{one}/evaluate", *every_model],
+            [f"{one}/engines"],
+            foreach="engines",
+        ),
         "time": _stage(
             "time",
             "--study",
-            [f"{one}/corpus", f"{one}/pretrain", f"{one}/translate/test"],
+            [f"{one}/corpus", f"{one}/engines", *every_model],
             [f"{one}/time"],
             foreach="time",
         ),
         "report": _stage(
             "report",
             "--study",
-            [f"{one}/{kind}" for kind in ("corpus", "pretrain", "compressed", "evaluate", "translate/test", "time")],
+            [
+                f"{one}/{kind}"
+                for kind in ("corpus", "pretrain", "compressed", "evaluate", "translate/test", "engines", "time")
+            ],
             [{f"results/${{key}}/{name}": {"cache": False}} for name in REPORT_OUTS],
             foreach="report",
         ),
@@ -176,6 +187,7 @@ REPORT_OUTS = (
     "runs.parquet",
     "runs.csv",
     "curves.csv",
+    "engines.csv",
     "figures",
     "report.html",
     "verdict.json",

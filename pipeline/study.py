@@ -13,6 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline.budget import Budget
+from pipeline.engine_names import ENGINES
 from pipeline.errors import StudyError, nearest
 from pipeline.recipes import Family, shapes_along
 from pipeline.section import Section
@@ -52,6 +53,8 @@ class CorpusSpec(Section):
         default=60, gt=1, le=255
     )  # a side (models have 256 positions); longer pairs are dropped and counted
     vocab_size: int = Field(gt=4)
+    tokenizer: str | None = None  # a trained model's directory, whose tokenizer is taken instead of learning one: for
+    # recipes that need a corpus of that model; `vocab_size` must be its own (of the target, where it has two)
     on_empty: Policy = "drop"
     on_bad_utf8: Literal["drop", "error", "replace"] = "drop"
     on_too_long: Policy = "drop"
@@ -166,8 +169,25 @@ class Translate(Section):
     max_length: int = Field(default=80, gt=0)
 
 
+class Engines(Section):
+    """What the models are run in, beside the engine that each is deployed in."""
+
+    compared: list[str] = Field(default_factory=list)  # engines; what they take longest for is measured, not chosen by
+    compared_sizes: list[str] | None = None  # size keys whose dense models go through them; None: all
+
+    @field_validator("compared")
+    @classmethod
+    def _known(cls, value: list[str]) -> list[str]:
+        for name in value:
+            if name not in ENGINES:
+                raise ValueError(f"no engine {name!r}{nearest(name, ENGINES)}")
+        if len(set(value)) < len(value):
+            raise ValueError("an engine is listed twice")
+        return value
+
+
 class Timing(Section):
-    """Latency of the dense rows."""
+    """Latency of the models that their engine runs right."""
 
     threads: list[int] = Field(default_factory=lambda: [1])
     batches: list[int] = Field(default_factory=lambda: [1])
@@ -198,6 +218,7 @@ class Study(Section):
     recipes: dict[str, Family] = Field(min_length=1)  # by the family's name
     distill: Distill = Distill()
     translate: Translate = Translate()
+    engines: Engines = Engines()
     time: Timing = Timing()
     report: Report = Report()
 
@@ -226,6 +247,9 @@ class Study(Section):
                 raise ValueError(
                     f"distill.students: size {student.size} has {self.size(student.size).seeds} plain runs to compare with"
                 )
+        for key in self.engines.compared_sizes or ():
+            if key not in keys:
+                raise ValueError(f"engines.compared_sizes: no size {key!r} in the grid{nearest(key, keys)}")
         self._recipes_apply(keys)
         return self
 

@@ -1,9 +1,9 @@
-"""python -m stages.time: latency of a study's dense models, alone on the machine."""
+"""python -m stages.time: latency of a study's models in their engines, alone on the machine."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -17,47 +17,38 @@ def main(
     study: Annotated[str, typer.Option("--study", help="A study of params.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/time by default.")] = None,
 ) -> None:
-    """Time beam search on the dense models of a study's first seed: p50 and p95 by threads and batch size.
+    """Time beam search on what the engines stage found right: p50 and p95 by threads and batch size.
 
     Nothing else should run meanwhile. Example: python -m stages.time --study default
     """
     entry = read_entry("time", study)
     one_thread()
     from pipeline.corpora.prepared import PreparedCorpus
-    from pipeline.evaluation.latency import measure_latency
-    from pipeline.files import atomic_path, write_json
-    from pipeline.models.checkpoint import load_dense
-    from pipeline.progress import progress
+    from pipeline.deployed import timed
+    from pipeline.evaluation.latency import measure_latencies
+    from pipeline.expected import expected_models
+    from pipeline.files import atomic_path, read_json, write_json
 
+    pairs = [(one["run_id"], one["engine"]) for one in timed(read_json(artifacts(study, "engines", "engines.json")))]
+    wanted = {run_id for run_id, _ in pairs}
     corpus = PreparedCorpus.open(artifacts(study, "corpus"))
-    sentences = corpus.split("test").source_lines()[: entry["sentences"]]
-    first: dict[str, dict[str, Any]] = {}
-    everything: list[dict[str, Any]] = []
-    models = [(key, match) for key in entry["runs"] for match in entry["matches"]]
-    for key, match in progress(models, desc="time", unit="model"):
-        directory = artifacts(study, "pretrain", key, match)
-        if not directory.exists():
-            continue
-        records = measure_latency(
-            load_dense(directory),
-            corpus.tokenizer(),
-            sentences,
-            threads=entry["threads"],
-            batches=entry["batches"],
-            repeats=entry["repeats"],
-            beam=entry["beam"],
-            length_penalty=entry["length_penalty"],
-            max_length=entry["max_length"],
-        )
-        run_id = f"{key}-{match}-fp32"
-        first[run_id] = records[0]
-        everything += [{"run_id": run_id} | record for record in records]
+    records = measure_latencies(
+        pairs,
+        {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in wanted},
+        corpus.tokenizer(),
+        corpus.split("test").source_lines()[: entry["sentences"]],
+        threads=entry["threads"],
+        batches=entry["batches"],
+        repeats=entry["repeats"],
+        beam=entry["beam"],
+        length_penalty=entry["length_penalty"],
+        max_length=entry["max_length"],
+    )
     final = out or artifacts(study, "time")
     with atomic_path(final) as temporary:
         temporary.mkdir(parents=True)
-        write_json(temporary / "latency.json", first)
-        write_json(temporary / "latencies.json", everything)
-    print(f"{final}: timed {len(first)} models")
+        write_json(temporary / "latencies.json", records)
+    print(f"{final}: timed {len(wanted)} models in {len({engine for _, engine in pairs})} engines")
 
 
 if __name__ == "__main__":

@@ -89,3 +89,11 @@ def corpus(
     path = write_pairs(folder / "pairs.tsv", pairs)
     prepare(make_spec(kind="tsv", path=str(path)), folder / "prepared")
     return PreparedCorpus.open(folder / "prepared")
+
+
+@pytest.fixture(scope="session")
+def trained() -> Any:
+    """A small trained model whose beams are undecided, with its tokenizer and new lines (tests/trained.py)."""
+    from tests.trained import train
+
+    return train()

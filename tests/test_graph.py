@@ -23,6 +23,7 @@ STAGES = {
     "evaluate": "evaluate",
     "translate_test": "translate",
     "distill": "distill",
+    "engines": "engines",
     "time": "time",
     "report": "report",
 }

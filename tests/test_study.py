@@ -11,6 +11,7 @@ import yaml
 from pipeline.calibration import Calibration
 from pipeline.errors import StudyError
 from pipeline.expansion import expand, families_of, planned, teacher_candidates
+from pipeline.expected import expected_models
 from pipeline.size import SizeSpec
 from pipeline.study import Distill, StudentSpec, load_study
 
@@ -45,6 +46,9 @@ def _changed(tmp_path: Path, *path: str | int, value: Any) -> Path:
         (("budgets", "seconds"), "0 s", "must be a positive amount"),
         (("budgets", "seconds"), "300", "has no unit; add one of flop, s, tok, step"),
         (("budgets", "seconds"), "3e9 flop", "which is not in seconds"),
+        (("engines", "compared"), ["ctranslate2-in8"], r"no engine 'ctranslate2-in8'; did you mean 'ctranslate2-int8'"),
+        (("engines", "compared"), ["torch", "torch"], "an engine is listed twice"),
+        (("engines", "compared_sizes"), ["w17x1"], r"no size 'w17x1' in the grid; did you mean 'w16x1'"),
         (("sizes", 0), {"d_model": 48, "num_layers": 1, "num_heads": 5}, "num_heads 5 does not divide d_model 48"),
         (("sizes", 0), {"d_model": 32, "num_layers": 1}, "size w32x1 is listed twice"),
         ((*RTN, "recipes", "q4"), [{"method": "uniform", "bits": 9}], "9 bits: a whole number from 2 to 8"),
@@ -146,6 +150,17 @@ def test_a_recipe_is_told_to_later_stages_by_what_it_does_and_where_it_applies()
     }  # fmt: skip
     assert [report["recipes"][name]["branch"] for name in ("q4", "qat2", "p50q4")] == ["full", "early", "early"]
     assert report["recipes"]["p50q4"]["kind"] == "magnitude+finetune+uniform"
+
+
+def test_the_engines_and_the_time_stage_are_told_where_every_model_lies() -> None:
+    study = load_study(Path("configs/smoke.yaml"))
+    entries = expand(study, Calibration.load(study.name))
+    for kind in ("engines", "time"):
+        entry = entries[kind]["smoke"]
+        assert expected_models(entry) == expected_models(entries["report"]["smoke"])
+        assert entry["beam"] == study.translate.beam
+    assert entries["engines"]["smoke"]["compared_sizes"] == ["w16x1"]
+    assert "compared" not in entries["time"]["smoke"]  # other engines, the same latencies
 
 
 def test_the_default_study_is_as_wide_and_deep_as_it_must_be() -> None:

@@ -8,6 +8,7 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.engines_table import engine_columns, engines_table
 from pipeline.analysis.figures import write_figures
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
@@ -18,6 +19,7 @@ from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
 from pipeline.analysis.verdict import build_verdict
 from pipeline.errors import StudyError
+from pipeline.expected import expected_models
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.run_id import parse_run_id
 from pipeline.selection import limits_bytes
@@ -26,6 +28,7 @@ OUTPUTS = (
     "runs.parquet",
     "runs.csv",
     "curves.csv",
+    "engines.csv",
     "figures",
     "verdict.schema.json",
     "verdict.json",
@@ -63,6 +66,15 @@ def read_curves(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
     return everything.reindex(columns=["key", "size", "seed", *columns])
 
 
+def read_engines(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
+    """Return the engines' table of a study; StudyError names the first file that is missing."""
+    return engines_table(
+        read_json(artifacts / "engines" / "engines.json"),
+        read_json(artifacts / "time" / "latencies.json"),
+        expected=[model.run_id for model in expected_models(entry)],
+    )
+
+
 def read_results(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
     """Return the assembled table of a study; StudyError names the first file that is missing."""
     rows = [
@@ -71,7 +83,7 @@ def read_results(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
         for row in read_json(artifacts / "evaluate" / key / "rows.json")
     ]
     translations = read_json(artifacts / "translate" / "test" / "translations.json")
-    return assemble(entry, rows, translations, read_json(artifacts / "time" / "latency.json"))
+    return assemble(entry, rows, translations, engine_columns(read_engines(entry, artifacts)))
 
 
 def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
@@ -81,11 +93,15 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
     failure leaves what stood there. StudyError on a missing input or an unmeasured row that the verdict needs.
     """
     frame, curve = read_results(entry, artifacts), read_curves(entry, artifacts)
+    engines = read_engines(entry, artifacts)
+    deployed = frame.set_index("run_id")["latency_engine"]
     sentences = TestSentences(artifacts=artifacts, resamples=entry["resamples"])
     verdict = build_verdict(
         frame,
+        engines,
         entry,
         quality_draws=sentences.quality_draws,
+        engine_draws=lambda run_id: sentences.engine_draws(run_id, str(deployed[run_id])),
         loss_draws=sentences.loss_draws,
         components=sentences.components,
     )
@@ -96,10 +112,11 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
         folder = Path(name)
         limits = limits_bytes(frame, entry["limits"])
         figures = write_figures(
-            frame, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
+            frame, engines, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
         )
         page = render_page(
             frame,
+            engines,
             verdict,
             students,
             figures,
@@ -110,6 +127,7 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
         frame.to_parquet(folder / "runs.parquet", index=False)
         frame.to_csv(folder / "runs.csv", index=False, lineterminator="\n")
         curve.to_csv(folder / "curves.csv", index=False, lineterminator="\n")
+        engines.to_csv(folder / "engines.csv", index=False, lineterminator="\n")
         write_json(folder / "verdict.schema.json", SCHEMA)
         write_json(folder / "verdict.json", verdict)
         (folder / "verdict.md").write_text(verdict_markdown(verdict), encoding="utf-8")

@@ -23,7 +23,9 @@ class Row:
     """One model; a quantity that was not measured is None, never 0. Units stand in names, losses are nats a token.
 
     The shape (`d_model` to `ffn_dim`), `params_kept` and `infer_flops_per_token` are of what is left; `size`, the other
-    parameter counts and the dense bytes that `compression_ratio` divides are of the size that was trained.
+    parameter counts and the dense bytes that `compression_ratio` divides are of the size that was trained. `latency_engine` is
+    the one that the model is deployed in, `engine_quality` the quality of that engine's own output, where `quality` is that of
+    the weights as they are written.
     """
 
     study: str
@@ -92,6 +94,9 @@ class Row:
     quantized_tensors: str | None = None
     weight_error: float | None = None
     kind: str | None = None
+    engine_quality: float | None = None
+    engine_same_hypotheses: float | None = None
+    engine_note: str | None = None
 
 
 COLUMNS = tuple(field.name for field in fields(Row))
@@ -111,12 +116,12 @@ def assemble(
     entry: dict[str, Any],
     rows: Iterable[dict[str, Any]],
     translations: dict[str, dict[str, Any]],
-    latency: dict[str, dict[str, Any]],
+    engines: dict[str, dict[str, Any]],
 ) -> pd.DataFrame:
     """Return the table: the columns of `Row`, one line for every expected run_id, in their order.
 
-    A model that no row tells of gets the status ``missing``; rows of models that the study no longer expects are left
-    out. StudyError on an unknown column or status.
+    `translations` and `engines` are further columns by run_id. A model that no row tells of gets the status ``missing``;
+    rows of models that the study no longer expects are left out. StudyError on an unknown column or status.
     """
     known = {str(row["run_id"]): row for row in rows}
     records = []
@@ -134,12 +139,12 @@ def assemble(
             "quality_name": entry["quality_name"],
             "kind": recipe["kind"],
         }
-        record |= translations.get(run_id, {}) | latency.get(run_id, {})
+        record |= translations.get(run_id, {}) | engines.get(run_id, {})
         unknown = sorted(set(record) - set(COLUMNS))
         if unknown or record["status"] not in STATUSES:
             fault = f"unknown column {unknown[0]!r}" if unknown else f"unknown status {record['status']!r}"
             raise StudyError(
-                f"{run_id}: {fault} in its measurements; run the evaluate, translate and time stages again"
+                f"{run_id}: {fault} in its measurements; run the evaluate, translate and engines stages again"
             )
         records.append(asdict(Row(**record)))
     frame = pd.DataFrame(records, columns=list(COLUMNS))

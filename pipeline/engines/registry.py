@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.engine_names import ENGINES
 from pipeline.engines.search import Engine
 from pipeline.errors import StudyError, nearest
 
@@ -12,30 +13,44 @@ if TYPE_CHECKING:
 
     from pipeline.models.seq2seq import Model
 
-ENGINES = (
-    "ctranslate2-float32",
-    "ctranslate2-int16",
-    "ctranslate2-int8",
-    "transformers",
-)
-
 
 def start_engine(
-    name: str, model: Model, tokenizer: PreTrainedTokenizerFast, *, threads: int = 1, batches: int = 1
+    name: str,
+    model: Model,
+    tokenizer: PreTrainedTokenizerFast,
+    *,
+    threads: int = 1,
+    batches: int = 1,
+    target_tokenizer: PreTrainedTokenizerFast | None = None,
 ) -> Engine:
     """Make an engine run a model: `threads` work on one batch, on `batches` batches at a time where the engine can do that.
 
-    transformers' and our own decoder take torch's number of threads, which is the caller's to set. StudyError on an unknown
-    name; EngineRefusal where the engine cannot take the model, or this machine not the engine.
+    transformers' and our own decoder take torch's number of threads, which is the caller's to set. `target_tokenizer` is
+    the decoder's where it has a vocabulary of its own. StudyError on an unknown name; EngineRefusal where the engine
+    cannot take the model, or this machine not the engine.
     """
     if name.startswith("ctranslate2-") and name in ENGINES:
         from pipeline.engines.ctranslate2_engine import CTranslate2Engine
 
         return CTranslate2Engine(
-            model, tokenizer, weights=name.removeprefix("ctranslate2-"), inter_threads=batches, intra_threads=threads
+            model,
+            tokenizer,
+            weights=name.removeprefix("ctranslate2-"),
+            inter_threads=batches,
+            intra_threads=threads,
+            target_tokenizer=target_tokenizer,
         )
+    if name.startswith("onnxruntime-") and name in ENGINES:
+        from pipeline.engines.onnxruntime_engine import OnnxRuntimeEngine
+
+        weights = name.removeprefix("onnxruntime-")
+        return OnnxRuntimeEngine(model, tokenizer, weights=weights, threads=threads, target_tokenizer=target_tokenizer)
+    if name == "torch":
+        from pipeline.engines.torch_engine import TorchEngine
+
+        return TorchEngine(model, tokenizer)
     if name == "transformers":
         from pipeline.engines.transformers_engine import TransformersEngine
 
-        return TransformersEngine(model, tokenizer)
+        return TransformersEngine(model, tokenizer, target_tokenizer=target_tokenizer)
     raise StudyError(f"no engine {name!r}{nearest(name, ENGINES)}")

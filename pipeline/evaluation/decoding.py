@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.engines.batches import batches_of_like_length
 from pipeline.engines.registry import start_engine
-from pipeline.engines.search import BeamSearch
+from pipeline.engines.search import BeamSearch, Engine
 from pipeline.errors import StudyError
 from pipeline.progress import progress
 
@@ -16,17 +14,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from pipeline.models.seq2seq import Model
-
-
-def _batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Return indices in batches of like length, longest first: rows times the longest row is at most `batch_tokens`."""
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        rows = max(1, batch_tokens // int(lengths[order[start]]))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
 
 
 def encode_sources(tokenizer: PreTrainedTokenizerFast, sources: list[str], *, max_tokens: int) -> list[list[int]]:
@@ -62,15 +49,16 @@ def translate(
     beam: int = 4,
     length_penalty: float = 1.0,
     max_length: int = 80,
-    engine: str = "ctranslate2-float32",
+    engine: str | Engine = "ctranslate2-float32",
     batch_tokens: int = 1000,
     threads: int = 1,
 ) -> list[str]:
     """Translate lines by beam search: the i-th hypothesis belongs to the i-th source, and an empty line stays empty.
 
     A hypothesis has at most `max_length` tokens, </s> included, and ranks by log-probability / length^length_penalty.
-    `batch_tokens` bounds padded source tokens a batch. `threads` is the number of batches CTranslate2 works on at a
-    time; transformers uses torch's own setting. StudyError on an unknown engine and on numbers out of range.
+    `engine` is a name, or an engine that runs `model` already. `batch_tokens` bounds padded source tokens a batch.
+    `threads` is the number of batches CTranslate2 works on at a time; transformers uses torch's own setting. StudyError on
+    an unknown engine and on numbers out of range.
     """
     if batch_tokens < 1 or threads < 1:
         raise StudyError(f"batch_tokens {batch_tokens} and threads {threads} must be at least 1")
@@ -84,11 +72,11 @@ def translate(
     encoded = encode_sources(
         tokenizer, [sources[number] for number in filled], max_tokens=model.config.max_position_embeddings
     )
-    runner = start_engine(engine, model, tokenizer, batches=threads)
+    runner = start_engine(engine, model, tokenizer, batches=threads) if isinstance(engine, str) else engine
     handles: dict[int, Any] = {}
     with progress(total=len(filled), desc="translate", unit="sentence") as bar:
-        for batch in _batches(np.array([len(ids) for ids in encoded]), batch_tokens):
-            handles.update(zip(batch.tolist(), runner.submit([encoded[i] for i in batch], search), strict=True))
+        for batch in batches_of_like_length([len(ids) for ids in encoded], batch_tokens):
+            handles.update(zip(batch, runner.submit([encoded[i] for i in batch], search), strict=True))
             bar.update(len(batch))
         results = [runner.collect(handles[i]) for i in range(len(encoded))]
     for number, text in zip(filled, decode_targets(tokenizer, results), strict=True):

@@ -1,17 +1,27 @@
-"""How long a user waits: text in, text out, with tokenisation."""
+"""How long a user waits: text in, text out, with tokenisation, every model and engine in turn.
+
+A machine is never equally fast for minutes on end, so that models that are timed one after the other are not timed alike.
+Here every model has its turn in every round: a slow minute hits all of them. One engine is open at a time, as for a user
+with one model: with ten CTranslate2 translators of two threads in one process each was measured 13 % slower.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import torch
 
-from pipeline.engines.ctranslate2_engine import CTranslate2Engine
-from pipeline.engines.search import BeamSearch
+from pipeline.engines.registry import start_engine
+from pipeline.engines.search import BeamSearch, Engine
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import check_search, decode_targets, encode_sources
+from pipeline.evaluation.translation import plain
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
@@ -19,71 +29,146 @@ if TYPE_CHECKING:
 
     from pipeline.models.seq2seq import Model
 
+WARM_UP_SENTENCES = 8
+"""Translated untimed whenever an engine has been opened, in batches of the size to be timed, at least one."""
 
-def time_batches(
-    translate: Callable[[list[str]], Any],
-    sentences: list[str],
-    *,
-    batch: int,
-    repeats: int,
-    warmup: int = 1,
-    clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, float]:
-    """Time `translate` on batches of `batch` sentences: latency_ms_p50 and latency_ms_p95, in milliseconds a batch.
+KEPT_OPEN = "onnxruntime-"
+"""Engines so named stay open between their turns: exporting a model takes seconds, and their threads do not spin."""
 
-    The sentences are passed over `repeats` times after `warmup` untimed passes, in their order, the incomplete last
-    batch left out; the quantiles are over every timed call. StudyError when there are fewer sentences than one batch.
-    """
-    if batch < 1 or repeats < 1:
-        raise StudyError(f"batch {batch} and repeats {repeats} must be at least 1")
+Translate = Callable[[list[str]], Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timed:
+    """What is timed: a model in an engine, on so many threads; `open` gives what translates lines, and closes it again."""
+
+    run_id: str
+    engine: str
+    threads: int
+    open: Callable[[], contextlib.AbstractContextManager[Translate]]
+
+
+def in_batches(sentences: list[str], batch: int) -> list[list[str]]:
+    """Return whole batches of sentences, in order, an incomplete last one left out; StudyError when there is none."""
+    if batch < 1:
+        raise StudyError(f"batch is {batch}; give at least 1")
     if len(sentences) < batch:
         raise StudyError(f"{len(sentences)} sentences do not fill one batch of {batch}; raise time.sentences")
-    batches = [sentences[i : i + batch] for i in range(0, len(sentences) - batch + 1, batch)]
-    milliseconds = []
-    for turn in progress(range(warmup + repeats), desc=f"batch {batch}", unit="pass"):
-        for lines in batches:
-            started = clock()
-            translate(lines)
-            if turn >= warmup:
-                milliseconds.append(1000 * (clock() - started))
-    middle, slow = np.quantile(milliseconds, [0.5, 0.95])
-    return {"latency_ms_p50": float(middle), "latency_ms_p95": float(slow)}
+    return [sentences[i : i + batch] for i in range(0, len(sentences) - batch + 1, batch)]
 
 
-def measure_latency(
-    model: Model,
+def time_in_turns(
+    everything: Sequence[Timed],
+    sentences: list[str],
+    *,
+    batches: Iterable[int],
+    repeats: int,
+    clock: Callable[[], float] = time.perf_counter,
+) -> list[dict[str, Any]]:
+    """Time all of `everything` in each of `repeats` rounds, one pass over the sentences a batch size.
+
+    Returns dicts with run_id, engine, threads, batch, latency_ms_p50 and latency_ms_p95: milliseconds a batch, over all
+    timed calls of all rounds. StudyError when there are fewer sentences than one batch.
+    """
+    if repeats < 1:
+        raise StudyError(f"repeats is {repeats}; give at least 1")
+    split = {batch: in_batches(sentences, batch) for batch in batches}
+    milliseconds: dict[tuple[int, int], list[float]] = {
+        (number, batch): [] for number in range(len(everything)) for batch in split
+    }
+    turns = [number for _ in range(repeats) for number in range(len(everything))]
+    for number in progress(turns, desc="time", unit="turn"):
+        with everything[number].open() as translate:
+            for batch, lists in split.items():
+                for lines in lists[: max(1, WARM_UP_SENTENCES // batch)]:
+                    translate(lines)
+                for lines in lists:
+                    started = clock()
+                    translate(lines)
+                    milliseconds[number, batch].append(1000 * (clock() - started))
+    records = []
+    for (number, batch), calls in milliseconds.items():
+        one = everything[number]
+        middle, slow = np.quantile(calls, [0.5, 0.95])
+        records.append(
+            {"run_id": one.run_id, "engine": one.engine, "threads": one.threads, "batch": batch}
+            | {"latency_ms_p50": float(middle), "latency_ms_p95": float(slow)}
+        )
+    return records
+
+
+@contextlib.contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+class _Text:
+    """From text to text in an engine."""
+
+    def __init__(self, engine: Engine, tokenizer: PreTrainedTokenizerFast, search: BeamSearch, positions: int) -> None:
+        self.engine, self.tokenizer, self.search, self.positions = engine, tokenizer, search, positions
+
+    def __call__(self, lines: list[str]) -> list[str]:
+        """Translate one batch."""
+        handles = self.engine.submit(encode_sources(self.tokenizer, lines, max_tokens=self.positions), self.search)
+        return decode_targets(self.tokenizer, [self.engine.collect(handle) for handle in handles])
+
+
+def _opener(
+    model: Model, tokenizer: PreTrainedTokenizerFast, name: str, search: BeamSearch, threads: int
+) -> Callable[[], contextlib.AbstractContextManager[Translate]]:
+    kept: list[_Text] = []
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Translate]:
+        # torch's own engines take torch's number of threads; of the others only the conversion might use it.
+        with _torch_threads(threads):
+            if kept:
+                yield kept[0]
+                return
+            engine = start_engine(name, model, tokenizer, threads=threads)
+            text = _Text(engine, tokenizer, search, model.config.max_position_embeddings)
+            if name.startswith(KEPT_OPEN):
+                kept.append(text)
+            yield text
+
+    return opened
+
+
+def measure_latencies(
+    pairs: Iterable[tuple[str, str]],
+    models: dict[str, Path],
     tokenizer: PreTrainedTokenizerFast,
     sentences: list[str],
     *,
-    threads: Iterable[int] = (1,),
-    batches: Iterable[int] = (1,),
-    repeats: int = 3,
-    warmup: int = 1,
-    beam: int = 4,
-    length_penalty: float = 1.0,
-    max_length: int = 80,
+    threads: Iterable[int],
+    batches: Iterable[int],
+    repeats: int,
+    beam: int,
+    length_penalty: float,
+    max_length: int,
 ) -> list[dict[str, Any]]:
-    """Measure CTranslate2 in fp32 at every number of threads and every batch size, one dict each.
+    """Time every (run_id, engine) at every number of threads and batch size, with the keys of `time_in_turns`.
 
-    Keys: latency_engine, latency_threads, latency_batch, latency_ms_p50, latency_ms_p95 (milliseconds a batch, from
-    text to text). `threads` work on one batch. Measure alone on the machine. StudyError as in `time_batches`.
+    `models` are directories by run_id. `threads` work on one batch. Measure alone on the machine. StudyError on numbers
+    out of range and on fewer sentences than one batch.
     """
     search = BeamSearch(beam=beam, length_penalty=length_penalty, max_length=max_length)
-    check_search(model, search)
-    positions = model.config.max_position_embeddings
-    rows = []
-    for number in threads:
-        if number < 1:
-            raise StudyError(f"threads is {number}; give at least 1")
-        engine = CTranslate2Engine(model, tokenizer, intra_threads=number)
-
-        def translate(lines: list[str], engine: CTranslate2Engine = engine) -> list[str]:
-            handles = engine.submit(encode_sources(tokenizer, lines, max_tokens=positions), search)
-            return decode_targets(tokenizer, [engine.collect(handle) for handle in handles])
-
-        rows += [
-            {"latency_engine": engine.name, "latency_threads": number, "latency_batch": batch}
-            | time_batches(translate, sentences, batch=batch, repeats=repeats, warmup=warmup)
-            for batch in batches
-        ]
-    return rows
+    loaded: dict[str, Model] = {}
+    everything = []
+    for run_id, engine in pairs:
+        if run_id not in loaded:
+            loaded[run_id] = plain(models[run_id])
+        model = loaded[run_id]
+        check_search(model, search)
+        for number in threads:
+            if number < 1:
+                raise StudyError(f"threads is {number}; give at least 1")
+            opening = _opener(model, tokenizer, engine, search, number)
+            everything.append(Timed(run_id=run_id, engine=engine, threads=number, open=opening))
+    return time_in_turns(everything, sentences, batches=batches, repeats=repeats)

@@ -19,6 +19,7 @@ from pipeline.recipes import Step, kind_of, method_of, shapes_along, trains
 from pipeline.run_id import parse_run_id
 from pipeline.selection import configurations_to_translate, rows_frame
 from pipeline.size import SizeSpec
+from tests.analysis.synthetic_engines import engine_records
 
 VOCABULARY = 4000
 BUDGETS = {"seconds": "300 s", "flops": "1.5e13 flop"}
@@ -253,6 +254,21 @@ def write_curves(folder: Path, size: str, seed: int) -> None:
     (folder / "curve.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
+def write_engines(folder: Path, frame: pd.DataFrame, references: list[str]) -> None:
+    """Write what the engines and time stages write; every engine puts out what our own decoder does."""
+    records, latencies = engine_records(frame)
+    losses = frame.set_index("run_id")["test_loss"]
+    for record in records:
+        words = np.random.default_rng(1)
+        hypotheses = [corrupted(line, losses[record["run_id"]], words) for line in references]
+        path = folder / "engines" / f"{record['run_id']}.{record['engine']}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+        record["quality"] = corpus_scores(hypotheses, [[line] for line in references])["bleu"]
+    write_json(folder / "engines" / "engines.json", records)
+    write_json(folder / "time" / "latencies.json", latencies)
+
+
 def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of, seed_noise: float = 0.01) -> Path:
     """Write artifacts/<study> under `root` for a report entry and return it; the same arguments give the same files."""
     rng = np.random.default_rng(0)
@@ -315,16 +331,5 @@ def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of
             "chrf_signature": scores["chrf_signature"],
         }
     write_json(folder / "translate" / "test" / "translations.json", records)
-    timed = {
-        f"{key}-seconds-fp32": {
-            "latency_engine": "ctranslate2",
-            "latency_threads": 1,
-            "latency_batch": 1,
-            "latency_ms_p50": 2 + shape(parse_run_id(f"{key}-seconds-fp32")["size"]).d_model / 16,
-            "latency_ms_p95": 3 + shape(parse_run_id(f"{key}-seconds-fp32")["size"]).d_model / 12,
-        }
-        for key in entry["runs"]
-        if key.endswith("s0")
-    }
-    write_json(folder / "time" / "latency.json", timed)
+    write_engines(folder, assemble(entry, everything, records, {}), references)
     return folder

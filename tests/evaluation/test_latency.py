@@ -1,58 +1,132 @@
-"""Timing against a clock that the test turns; the engine only for its keys."""
+"""Timing against a clock that the test turns; the engines only for their keys."""
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
 import pytest
+import torch
 
+from pipeline.compression.formats import save_compressed
+from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.evaluation.latency import measure_latency, time_batches
+from pipeline.evaluation import latency
+from pipeline.evaluation.latency import Timed, in_batches, measure_latencies, time_in_turns
+from tests.benches import candidate_of
 
 
-class Clock:
-    """Stands still but for what the work adds."""
+class Machine:
+    """A clock that stands still but for what the work adds, and a diary of what was open and translated."""
 
-    def __init__(self) -> None:
-        self.now = 0.0
+    def __init__(self, *, milliseconds: float = 1.0) -> None:
+        self.now, self.milliseconds = 0.0, milliseconds
+        self.opened: list[str] = []
+        self.calls: list[tuple[str, list[str]]] = []
 
     def __call__(self) -> float:
         return self.now
 
+    def timed(self, name: str, *, slower: float = 1.0) -> Timed:
+        @contextlib.contextmanager
+        def opening() -> Iterator[Any]:
+            self.opened.append(name)
 
-def test_quantiles_of_known_times_without_warm_up_and_remainder() -> None:
-    clock, seen = Clock(), []
+            def translate(lines: list[str]) -> None:
+                self.calls.append((name, lines))
+                self.now += slower * self.milliseconds * len(lines) / 1000
 
-    def work(lines: list[str]) -> None:
-        seen.append(lines)
-        clock.now += 100.0 if len(seen) <= 2 else int(lines[0]) / 1000  # the warm-up pass is slow
+            yield translate
 
-    measured = time_batches(work, ["1", "x", "3", "x", "left over"], batch=2, repeats=10, warmup=1, clock=clock)
-    assert len(seen) == 2 * 11
-    assert ["left over"] not in seen
-    assert measured["latency_ms_p50"] == pytest.approx(2.0)
-    assert measured["latency_ms_p95"] == pytest.approx(3.0)
+        return Timed(run_id=name, engine="ctranslate2-float32", threads=1, open=opening)
 
 
-def test_one_record_for_each_number_of_threads_and_batch(trained) -> None:
-    records = measure_latency(
-        trained.model,
-        trained.tokenizer,
-        trained.lines[:8],
-        threads=[1, 2],
-        batches=[1, 4],
-        repeats=2,
-        beam=2,
-        max_length=12,
+def test_every_model_has_its_turn_in_every_round() -> None:
+    machine = Machine()
+    records = time_in_turns(
+        [machine.timed("a"), machine.timed("b", slower=3)], ["1", "2"], batches=[1, 2], repeats=3, clock=machine
     )
-    assert [(r["latency_threads"], r["latency_batch"]) for r in records] == [(1, 1), (1, 4), (2, 1), (2, 4)]
-    for record in records:
-        assert record["latency_engine"] == "ctranslate2-float32"
-        assert 0 < record["latency_ms_p50"] <= record["latency_ms_p95"]
+    assert machine.opened == ["a", "b"] * 3
+    assert [(one["run_id"], one["batch"], round(one["latency_ms_p50"], 6)) for one in records] == [
+        ("a", 1, 1.0), ("a", 2, 2.0), ("b", 1, 3.0), ("b", 2, 6.0),
+    ]  # fmt: skip
+    assert set(records[0]) == {"run_id", "engine", "threads", "batch", "latency_ms_p50", "latency_ms_p95"}
 
 
-def test_bad_input_is_one_line(trained) -> None:
+def test_a_slow_round_moves_the_tail_of_all_and_the_middle_of_none() -> None:
+    machine = Machine()
+
+    def slow_in_the_last_round() -> float:
+        machine.milliseconds = 100.0 if len(machine.opened) > 18 else 1.0
+        return machine.now
+
+    records = time_in_turns(
+        [machine.timed("a"), machine.timed("b")], ["1"], batches=[1], repeats=10, clock=slow_in_the_last_round
+    )
+    assert [one["latency_ms_p50"] for one in records] == pytest.approx([1.0, 1.0])
+    assert all(one["latency_ms_p95"] > 30 for one in records)
+
+
+def test_what_is_opened_is_warmed_up_untimed() -> None:
+    machine = Machine()
+    sentences = [str(number) for number in range(12)]
+    time_in_turns([machine.timed("a")], sentences, batches=[1, 4, 12], repeats=1, clock=machine)
+    sizes = [len(lines) for _, lines in machine.calls]
+    assert sizes == [1] * (8 + 12) + [4] * (2 + 3) + [12] * (1 + 1)
+
+
+def test_batches_are_whole() -> None:
+    assert in_batches(["a", "b", "left over"], 2) == [["a", "b"]]
     with pytest.raises(StudyError, match="2 sentences do not fill one batch of 3"):
-        time_batches(len, ["a", "b"], batch=3, repeats=1)
-    with pytest.raises(StudyError, match="repeats 0"):
-        time_batches(len, ["a"], batch=1, repeats=0)
+        in_batches(["a", "b"], 3)
+    with pytest.raises(StudyError, match="batch is 0"):
+        in_batches(["a"], 0)
+    with pytest.raises(StudyError, match="repeats is 0"):
+        time_in_turns([], ["a"], batches=[1], repeats=0)
+
+
+@pytest.fixture
+def model(corpus: PreparedCorpus, tmp_path: Path) -> Path:
+    save_compressed(candidate_of(corpus), tmp_path / "model")
+    return tmp_path / "model"
+
+
+def measure(model: Path, corpus: PreparedCorpus, engines: list[str], **changes: Any) -> list[dict[str, Any]]:
+    settings = {"threads": [1, 2], "batches": [1, 4], "repeats": 2, "beam": 2, "length_penalty": 1.0, "max_length": 12}
+    lines = corpus.split("test").source_lines()[:8]
+    pairs = [("m", engine) for engine in engines]
+    return measure_latencies(pairs, {"m": model}, corpus.tokenizer(), lines, **(settings | changes))
+
+
+def test_one_record_for_each_engine_number_of_threads_and_batch(model: Path, corpus: PreparedCorpus) -> None:
+    records = measure(model, corpus, ["ctranslate2-int8", "transformers"])
+    assert [(one["engine"], one["threads"], one["batch"]) for one in records] == [
+        (engine, threads, batch)
+        for engine in ("ctranslate2-int8", "transformers")
+        for threads in (1, 2)
+        for batch in (1, 4)
+    ]
+    assert all(0 < one["latency_ms_p50"] <= one["latency_ms_p95"] for one in records)
     with pytest.raises(StudyError, match="threads is 0"):
-        measure_latency(trained.model, trained.tokenizer, ["w1"], threads=[0])
+        measure(model, corpus, ["ctranslate2-float32"], threads=[0])
+
+
+def test_engines_get_their_threads_and_torch_too(
+    model: Path, corpus: PreparedCorpus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, int, int]] = []
+    plain_start = latency.start_engine
+
+    def start(name: str, *arguments: Any, threads: int) -> Any:
+        started.append((name, threads, torch.get_num_threads()))
+        return plain_start("ctranslate2-float32", *arguments, threads=threads)
+
+    monkeypatch.setattr(latency, "start_engine", start)
+    before = torch.get_num_threads()
+    measure(model, corpus, ["ctranslate2-float32", "onnxruntime-float32"], batches=[1])
+    assert torch.get_num_threads() == before
+    opened_again = [("ctranslate2-float32", number, number) for number in (1, 2)]
+    kept_open = [("onnxruntime-float32", number, number) for number in (1, 2)]
+    assert started == [*opened_again, *kept_open, *opened_again]

@@ -6,7 +6,6 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pytest
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch.nn.functional import cross_entropy
@@ -16,7 +15,8 @@ from pipeline.models.seq2seq import BOS, EOS, PAD, build
 from pipeline.size import SizeSpec
 
 WORDS = 60
-FIRST_WORD = 4
+SPECIAL = ("<s>", "<pad>", "</s>", "<unk>")
+FIRST_WORD = len(SPECIAL)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,9 +28,11 @@ class Trained:
     lines: list[str]
 
 
-def word_tokenizer(words: int) -> PreTrainedTokenizerFast:
-    """Return a tokenizer of whole words w0, w1, ... behind the four special tokens, with the template ``$A </s>``."""
-    vocabulary = {"<s>": 0, "<pad>": 1, "</s>": 2, "<unk>": 3} | {f"w{i}": FIRST_WORD + i for i in range(words)}
+def word_tokenizer(
+    words: int, *, letter: str = "w", special: tuple[str, str, str, str] = SPECIAL
+) -> PreTrainedTokenizerFast:
+    """Return a tokenizer of whole words w0, w1, ... behind four special tokens, with the template ``$A </s>``."""
+    vocabulary = {token: i for i, token in enumerate((*special, *(f"{letter}{i}" for i in range(words))))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])
@@ -59,9 +61,8 @@ def _batch(generator: np.random.Generator, rows: int) -> tuple[torch.Tensor, tor
     return pad(sources, batch_first=True, padding_value=PAD), pad(targets, batch_first=True, padding_value=PAD)
 
 
-@pytest.fixture(scope="session")
-def trained() -> Trained:
-    """Two encoder and two decoder layers, two heads, 64 words, a few hundred steps."""
+def train() -> Trained:
+    """Return two encoder and two decoder layers, two heads, 64 words, a few hundred steps; in some seconds."""
     generator = np.random.default_rng(0)
     model = build(SizeSpec(d_model=64, num_layers=2), vocab_size=FIRST_WORD + WORDS, seed=0)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-3)
