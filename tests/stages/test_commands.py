@@ -18,11 +18,12 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_has_an_example_and_loads_no_torch(stage: str) -> None:
+    module = stage.replace("-", "_")
     program = (
         "import sys, runpy\n"
         f"sys.argv = ['{stage}', '--help']\n"
         "try:\n"
-        f"    runpy.run_module('stages.{stage}', run_name='__main__')\n"
+        f"    runpy.run_module('stages.{module}', run_name='__main__')\n"
         "except SystemExit as stop:\n"
         "    print('exit', stop.code, sorted(m for m in ('torch', 'transformers', 'pandas') if m in sys.modules))\n"
     )
