@@ -40,7 +40,7 @@ env: .venv/.stamp ## Make .venv with every pinned package and the `tlc` command
 	@.venv/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
 	@touch $@
 
-fairseq-env: .venv-fairseq/.stamp ## Build .venv-fairseq, which benchmarks/train_throughput.py compares with
+fairseq-env: .venv-fairseq/.stamp ## Build .venv-fairseq, which a benchmark and a test compare with
 
 # fairseq has no wheel and builds against the packages that are there, so what its build needs is installed before it.
 .venv-fairseq/.stamp: benchmarks/fairseq-requirements.txt

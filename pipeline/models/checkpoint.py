@@ -19,6 +19,9 @@ if TYPE_CHECKING:
 
 WEIGHTS = "model.safetensors"
 
+NOT_STATED = "not stated"
+"""What a card says of a model's data where nobody knows."""
+
 
 class Tokenizer(Protocol):
     """What a model directory needs of a tokenizer."""
@@ -54,10 +57,12 @@ def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any], not
         if (directory / WEIGHTS).is_file() and not is_heads_pruned(read_json(directory / "config.json"))
         else "Load it with `pipeline.compression.formats.load_model(directory)`: its weights are packed, or its heads pruned."
     )
+    languages = (corpus["source_lang"], corpus["target_lang"])
+    pair = "" if NOT_STATED in languages else f"{languages[0]}-{languages[1]} "
     lines = [
         f"# {run['run_id']}",
         "",
-        f"A {corpus['source_lang']}-{corpus['target_lang']} translation model: width {size['d_model']}, "
+        f"A {pair}translation model: width {size['d_model']}, "
         f"{size['num_layers']}+{size['num_layers']} layers, {size['num_heads']} heads, FFN {size['ffn_dim']}, "
         f"vocabulary {size['vocab_size']}.",
         "",

@@ -18,16 +18,15 @@ from torch import Tensor
 
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, sha256_file
-from pipeline.models.checkpoint import WEIGHTS, provenance, write_card
+from pipeline.models.checkpoint import NOT_STATED, WEIGHTS, provenance, write_card
 from pipeline.models.fairseq_checkpoint import FairseqCheckpoint, read_checkpoint
 from pipeline.models.fairseq_dictionary import joining_of, padded, read_dictionary, tokenizer_of
 from pipeline.models.fairseq_shape import FairseqShape, shape_of
-from pipeline.models.fairseq_weights import checked, mapped
+from pipeline.models.fairseq_weights import checked, mapped, output_is_tied
 from pipeline.models.seq2seq import BOS, EOS, PAD
 from pipeline.models.tokenizers_of import save_tokenizers
 from pipeline.size import SizeSpec
 
-NOT_STATED = "not stated"
 STUDY = "imported"
 _LONGEST = 200
 """fairseq-generate's --max-len-b: tokens of a hypothesis, </s> not counted."""
@@ -49,11 +48,15 @@ def _positions(shape: FairseqShape) -> int:
     return min(limits) if limits else max(shape.positions)
 
 
-def configuration(shape: FairseqShape, vocab_size: int) -> Any:
-    """Return the transformers configuration of a shape, M2M100's or Marian's; every dropout is the one it was trained with."""
+def configuration(shape: FairseqShape, vocabularies: tuple[int, int]) -> Any:
+    """Return the transformers configuration of a shape, M2M100's or Marian's; every dropout is the one it was trained with.
+
+    `vocabularies` are the sizes of the source's and the target's dictionary.
+    """
     from transformers.models.m2m_100 import M2M100Config
     from transformers.models.marian import MarianConfig
 
+    vocab_size = max(vocabularies)
     common: dict[str, Any] = {
         "vocab_size": vocab_size,
         "d_model": shape.d_model,
@@ -83,7 +86,7 @@ def configuration(shape: FairseqShape, vocab_size: int) -> Any:
     return MarianConfig(
         decoder_vocab_size=vocab_size,
         share_encoder_decoder_embeddings=shape.ties == "all",
-        tie_word_embeddings=shape.ties != "none",
+        tie_word_embeddings=output_is_tied(shape, vocabularies),
         forced_eos_token_id=None,
         architectures=["MarianMTModel"],
         **common,
@@ -254,7 +257,7 @@ def import_fairseq(
     target_tokenizer = None if joined else tokenizer_of(padded(target, vocab_size), unit_joining[1])
     with atomic_path(to) as temporary:
         temporary.mkdir(parents=True)
-        configuration(shape, vocab_size).save_pretrained(temporary)
+        configuration(shape, (len(source), len(target))).save_pretrained(temporary)
         generation(shape, range(len(target), vocab_size)).save_pretrained(temporary)
         save_file(weights, temporary / WEIGHTS, metadata={"format": "pt"})
         _verify(temporary, weights)

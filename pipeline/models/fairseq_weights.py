@@ -25,7 +25,11 @@ _LEFTOVER = re.compile(r"(encoder|decoder)\.(version|embed_positions\.(_float_te
 """Tensors that hold no parameter."""
 
 _MARGIN = 200.0
-"""How far below every other logit that of a padding row lies: e ** -104 is 0 in fp32 already."""
+"""How far below every other logit that of a word that is missing lies: e ** -104 is 0 in fp32 already."""
+
+
+_STEP = 0.25
+"""How much of its scale is added to the last norm's shift: enough for a bias, too little to cost digits of the logits."""
 
 
 def upgraded(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -118,34 +122,34 @@ def checked(
     return {name: found[name] for name in expected}
 
 
-def unreachable_row(scale: Tensor, shift: Tensor, output: Tensor) -> Tensor:
-    """Return a row of an output projection whose logit is the same for every state, and so low that its probability is 0.
+def unreachable_row(scale: Tensor, shift: Tensor, output: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return a row for words that are never chosen, and the shift and output projection that go with it.
 
-    `scale` and `shift` (d,) are the weight and bias of the layer norm before the projection `output` (n, d). A layer norm
-    gives ``scale * x + shift`` with an x that sums to 0; with ``row = c / scale`` the logit is therefore ``c * sum(shift /
-    scale)`` whatever x is. c is chosen so that it lies below any row's own lowest logit by a margin. StudyError where no c
-    does it within fp32: shifts that are all but 0.
+    `scale` and `shift` (d,) are the weight and bias of the layer norm before the projection `output` (n, d). The norm gives
+    ``scale * x + shift`` with an x that sums to 0, so that ``c / scale`` times it is ``c * sum(shift / scale)`` whatever x
+    is: every row can have a bias of its own. First the sum is moved away from 0: the shift grows by a part of the scale, and
+    every row loses a multiple of ``1 / scale`` that leaves its logits as they are. Then c is chosen so that the new row's logit
+    lies far below the lowest that the others can have: its probability is 0 in fp32, and also once weights or states are
+    rounded to 8 bits.
     """
-    scale, shift, rows = scale.double(), shift.double(), output.double()
+    scale, shift, output = scale.double(), shift.double().clone(), output.double().clone()
     width = len(scale)
-    lowest = (rows * scale).norm(dim=1) * math.sqrt(width) + (
-        rows @ shift
-    ).abs()  # (n,): no logit of a row is below -lowest
-    target = -(float(lowest.min()) + _MARGIN)
-    if bool((scale == 0).any()):  # such a column is its shift, always
-        column = int(torch.where(scale == 0, shift.abs(), 0.0).argmax())
+    lowest = (output * scale).norm(dim=1) * math.sqrt(width) + (output @ shift).abs()  # (n,) no logit is below -lowest
+    dead = torch.nonzero(scale == 0)
+    if len(dead):  # such a column of the states is its shift, always
+        column = int(dead[0])
+        output[:, column] *= shift[column]
+        shift[column] = constant = 1.0
         direction = torch.zeros_like(scale)
         direction[column] = 1.0
-        constant = float(shift[column])
     else:
-        direction, constant = 1 / scale, float((shift / scale).sum())
-    error = torch.finfo(torch.float32).eps * width * math.sqrt(width)  # of the sum of the products, in units of c
-    if abs(constant) * _MARGIN / 4 < error * abs(target):
-        raise StudyError(
-            "the dictionaries differ in size and the last layer norm has no shift, so that no row for the missing symbols is "
-            "never chosen; train with --joined-dictionary"
-        )
-    return (direction * (target / constant)).float()
+        direction = 1 / scale
+        step = math.copysign(_STEP, float(shift @ direction))
+        constant = float(shift @ direction) + step * width
+        output -= torch.outer(step * (output @ scale) / constant, direction)
+        shift += step * scale
+    row = direction * (-(float(lowest.min()) + _MARGIN) / constant)
+    return row.float(), shift.float(), output.float()
 
 
 def sinusoids(positions: int, width: int) -> Tensor:
@@ -159,21 +163,29 @@ def sinusoids(positions: int, width: int) -> Tensor:
 def _grown(rows: Tensor, size: int, filling: Tensor | None = None) -> Tensor:
     """Return a matrix of `size` rows: those given, then `filling` over and over, or zeros."""
     missing = size - len(rows)
-    if not missing:
-        return rows
     extra = torch.zeros(missing, rows.shape[1]) if filling is None else filling.expand(missing, -1)
     return torch.cat([rows, extra])
+
+
+def output_is_tied(shape: FairseqShape, vocabularies: tuple[int, int]) -> bool:
+    """Tell whether the imported output projection is the decoder's embedding; one that lacks words gets rows of its own."""
+    return shape.ties != "none" and vocabularies[0] <= vocabularies[1]
 
 
 def mapped(weights: Mapping[str, Tensor], shape: FairseqShape, positions: int) -> dict[str, Tensor]:
     """Return what model.safetensors of the transformers model holds; tied matrices once, under the name it keeps.
 
     `weights` are `checked`; `positions` is the model's max_position_embeddings. Vocabularies of different sizes become one
-    of the larger size: an encoder's missing rows are 0, an output projection's are `unreachable_row`.
+    of the larger size: an embedding's missing rows are 0, an output projection's are `unreachable_row`.
     """
+    weights = dict(weights)
     output = weights["decoder.output_projection.weight"]
     source, target = weights["encoder.embed_tokens.weight"], weights["decoder.embed_tokens.weight"]
     size = max(len(source), len(target))
+    if len(output) < size:
+        last = "decoder.layer_norm" if shape.pre_norm else f"decoder.layers.{shape.layers[1] - 1}.final_layer_norm"
+        row, shift, output = unreachable_row(weights[f"{last}.weight"], weights[f"{last}.bias"], output)
+        weights[f"{last}.bias"], output = shift, _grown(output, size, row)
     result = {
         f"model.{name}": tensor
         for name, tensor in weights.items()
@@ -182,18 +194,13 @@ def mapped(weights: Mapping[str, Tensor], shape: FairseqShape, positions: int) -
     if shape.ties == "all":
         result["model.shared.weight"] = source
     else:
-        filling = None
-        if len(output) < size:
-            last = "decoder.layer_norm" if shape.pre_norm else f"decoder.layers.{shape.layers[1] - 1}.final_layer_norm"
-            filling = unreachable_row(weights[f"{last}.weight"], weights[f"{last}.bias"], output)
-        tied = shape.ties == "decoder"
         result["model.encoder.embed_tokens.weight"] = _grown(source, size)
-        result["model.decoder.embed_tokens.weight"] = _grown(target, size, filling if tied else None)
+        result["model.decoder.embed_tokens.weight"] = _grown(target, size)
         if shape.pre_norm:
             # M2M100 has a third matrix that is used only where it is tied: the embeddings that it answers when asked.
-            result["model.shared.weight"] = result["model.encoder.embed_tokens.weight"].clone()
-        if shape.pre_norm or not tied:
-            result["lm_head.weight"] = _grown(output, size, filling)
+            result["model.shared.weight"] = result["model.encoder.embed_tokens.weight"]
+        if shape.pre_norm or not output_is_tied(shape, (len(source), len(target))):
+            result["lm_head.weight"] = output
     if not shape.pre_norm:
         for side in _SIDES:
             learned = weights.get(f"{side}.embed_positions.weight")

@@ -78,6 +78,8 @@ def compute(folder: Path, variant: dict[str, Any], checkpoint: Path) -> None:
             hypotheses.append([{"ids": a["tokens"].tolist(), "score": float(a["score"])} for a in answers])
     texts = [task.target_dictionary.string(torch.tensor(answers[0]["ids"])) for answers in hypotheses]
     written = {"hypotheses": hypotheses, "texts": texts, "target_symbols": len(task.target_dictionary)}
+    encode = task.source_dictionary.encode_line
+    written["odd_ids"] = [encode(line, add_if_not_exist=False).tolist() for line in variant["odd_lines"]]
     (folder / f"{variant['name']}.json").write_text(json.dumps(written), encoding="utf-8")
     np.savez(folder / f"{variant['name']}.npz", logits=logits.numpy(), before=before.numpy())
 

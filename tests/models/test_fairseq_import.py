@@ -216,18 +216,24 @@ def test_tensors_that_do_not_fit_are_named(tmp_path: Path) -> None:
     assert "differs from decoder.embed_tokens.weight, to which its options tie it" in refusal(output)
 
 
-@pytest.mark.parametrize("dead", [False, True])
-def test_a_row_that_is_never_chosen(dead: bool) -> None:
+@pytest.mark.parametrize("kind", ["trained", "untrained", "dead column"])
+def test_a_row_that_is_never_chosen(kind: str) -> None:
     torch.manual_seed(0)
     width = 64
-    scale, shift, output = 1 + 0.2 * torch.randn(width), 0.1 * torch.randn(width), torch.randn(50, width)
-    if dead:
+    scale, shift, output = 1 + 0.2 * torch.randn(width), 0.1 * torch.randn(width), torch.randn(50, width) / 8
+    if kind == "untrained":
+        scale, shift = torch.ones(width), torch.zeros(width)
+    if kind == "dead column":
         scale[5] = 0.0
-    row = unreachable_row(scale, shift, output)
-    states = torch.nn.functional.layer_norm(torch.randn(500, width) * 10, (width,), scale, shift)
-    assert ((states @ row) < (states @ output.T).min(dim=1).values - 150).all()
-    with pytest.raises(StudyError, match="joined-dictionary"):
-        unreachable_row(torch.ones(width), torch.zeros(width), output)
+    row, moved, rows = unreachable_row(scale, shift, output)
+    x = torch.nn.functional.layer_norm(torch.randn(500, width) * 10, (width,))
+    before, after = x * scale + shift, x * scale + moved
+    assert (after @ rows.T - before @ output.T).abs().max() <= 1e-5
+    assert ((after @ row) < (before @ output.T).min(dim=1).values - 150).all()
+    step = after.abs().max(dim=1, keepdim=True).values / 127
+    coarse = torch.round(after / step) * step  # states in 8 bits, then the row too
+    coarse_row = torch.round(row / row.abs().max() * 127) * row.abs().max() / 127
+    assert ((coarse @ coarse_row) < (coarse @ rows.T).min(dim=1).values - 120).all()
 
 
 def test_dictionaries_are_read_as_fairseq_reads_them(tmp_path: Path) -> None:

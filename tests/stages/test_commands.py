@@ -18,6 +18,7 @@ def _run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_help_has_an_example_and_loads_no_torch(stage: str) -> None:
+    module = stage.replace("-", "_")
     program = (
         "import sys, runpy\n"
         f"sys.argv = ['{stage}', '--help']\n"
