@@ -30,9 +30,9 @@ HEADER_SLACK_BYTES = 64
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """What was chosen at one byte limit: config_ids, None where nothing of that side fits."""
+    """What was chosen at one limit, of bytes or of milliseconds: config_ids, None where nothing of that side fits."""
 
-    limit: int
+    limit: float
     heavy: str | None
     light: str | None
     by_size: dict[str, str]
@@ -176,23 +176,32 @@ def limits_bytes(frame: pd.DataFrame, count: int) -> list[int]:
     return [low, *map(int, inner), high]
 
 
-def select(configs: pd.DataFrame, match: str, limits: Iterable[int], *, classes: str = "int8_rival") -> list[Choice]:
-    """Choose at each byte limit the heavy and the light configuration, and each size's, of best mean validation loss.
+def select(
+    configs: pd.DataFrame,
+    match: str,
+    limits: Iterable[float],
+    *,
+    classes: str = "int8_rival",
+    cost: str = "size_bytes",
+    tolerance: float = 0.0,
+) -> list[Choice]:
+    """Choose at each limit of `cost` the heavy and the light configuration, and each size's, of best mean validation loss.
 
-    A limit admits a configuration when the file of every seed fits. Nothing measured on the test set is looked at.
+    A limit admits a configuration whose `cost` is at most that limit, plus a fraction of it where the cost is measured
+    with noise; of bytes, the file of every seed fits. Nothing measured on the test set is looked at.
     """
     is_light, is_heavy = CLASSES[classes]
     here = configs[(configs["match"] == match) & _plain(configs)]
-    ranked = here.sort_values(["valid_loss", "size_bytes", "config_id"])
+    ranked = here.sort_values(["valid_loss", cost, "config_id"])
     choices = []
     for limit in limits:
-        fitting = ranked[ranked["size_bytes"] <= limit]
+        fitting = ranked[ranked[cost] <= limit * (1 + tolerance)]
         sides = [fitting[side(fitting)] for side in (is_heavy, is_light)]
         best_heavy, best_light = (None if side.empty else str(side["config_id"].iloc[0]) for side in sides)
         best = fitting.groupby("size", sort=False)["config_id"].first()
         in_order = sorted(best.index, key=lambda size: fitting.loc[fitting["size"] == size, "params_total"].iloc[0])
         by_size = {str(size): str(best[size]) for size in in_order}
-        choices.append(Choice(limit=int(limit), heavy=best_heavy, light=best_light, by_size=by_size))
+        choices.append(Choice(limit=limit, heavy=best_heavy, light=best_light, by_size=by_size))
     return choices
 
 

@@ -53,6 +53,8 @@ class CorpusSpec(Section):
         default=60, gt=1, le=255
     )  # a side (models have 256 positions); longer pairs are dropped and counted
     vocab_size: int = Field(gt=4)
+    tokenizer: str | None = None  # a trained model's directory, whose tokenizer is taken instead of learning one: for
+    # recipes that need a corpus of that model; `vocab_size` must be its own (of the target, where it has two)
     on_empty: Policy = "drop"
     on_bad_utf8: Literal["drop", "error", "replace"] = "drop"
     on_too_long: Policy = "drop"

@@ -17,14 +17,16 @@ COMMANDS = {
     "prepare": "Corpus, splits, tokenizer and token ids of a study.",
     "calibrate": "Seconds a training step of every size, on this machine.",
     "pretrain": "One size trained: a constant-rate trunk and its cooldown branches.",
-    "translate": "Beam search over the test set, or over sentences to distill from.",
+    "translate": "Lines from stdin by any model; or a study's test set, or sentences to distill from.",
     "quantize": "A family of recipes that quantize one trained run, with or without training.",
+    "compress": "One recipe applied to any trained model, an imported one, say.",
     "prune": "A family of recipes that prune one trained run, recover it, and quantize it.",
     "distill": "One student, taught by the best larger model.",
     "evaluate": "Losses and sizes of one run's models, dense and compressed.",
     "engines": "Every model in the engine it is deployed in: outputs compared with ours, and scored.",
     "time": "Latency in those engines, alone on the machine.",
     "report": "Table, figures, page and verdict of a study.",
+    "export": "A row of the table as a directory that runs elsewhere: weights, tokenizer, model card.",
     "import-fairseq": "A fairseq Transformer as a model directory that transformers loads.",
 }
 """One line of help for every command; kept here so that `tlc --help` imports no stage."""

@@ -1,4 +1,4 @@
-"""python -m stages.translate: beam search over the test set, or over training sentences for sequence-level students."""
+"""python -m stages.translate: stdin by any model; a study's test set; training sentences for sequence-level students."""
 
 from __future__ import annotations
 
@@ -59,25 +59,84 @@ def _test(study: str, out: Path | None) -> str:
     )
 
 
+def _stream(
+    directory: Path, *, engine: str | None, threads: int, window: int, batch_tokens: int, **search: float | None
+) -> None:
+    """Translate stdin to stdout; a reader that has gone ends it quietly."""
+    from pipeline.deployment.product import open_product
+    from pipeline.deployment.stream import translate_stream
+
+    product = open_product(directory, engine=engine, threads=threads)
+    wanted = product.search_with(**search)  # type: ignore[arg-type]
+    if product.note:
+        typer.echo(f"note: {product.note}", err=True)
+    try:
+        streamed = translate_stream(product, wanted, window=window, batch_tokens=batch_tokens)
+    except BrokenPipeError:
+        return
+    if streamed.cut:
+        typer.echo(
+            f"note: {streamed.cut} of {streamed.lines} lines had more than the model's {product.positions} tokens "
+            "and lost their end",
+            err=True,
+        )
+
+
 @app.command()
 def main(
+    model: Annotated[
+        Path | None,
+        typer.Option(help="A directory that `tlc export` wrote, or a model directory: stdin is translated to stdout."),
+    ] = None,
     train: Annotated[
         str | None, typer.Option("--train", help="A study: its best larger model translates training sentences.")
     ] = None,
     test: Annotated[
         str | None, typer.Option("--test", help="A study: the test set, for the models its verdict needs.")
     ] = None,
-    out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/translate/ by default.")] = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Of --train and --test: where to write; artifacts/<study>/translate/ by default."),
+    ] = None,
+    engine: Annotated[
+        str | None,
+        typer.Option(help="Of --model, a model directory: what runs it; by default what it is deployed in."),
+    ] = None,
+    beam: Annotated[int | None, typer.Option(help="Hypotheses a sentence; 1 is greedy and fastest.")] = None,
+    length_penalty: Annotated[float | None, typer.Option(help="Above 1 favours long translations.")] = None,
+    max_length: Annotated[int | None, typer.Option(help="The most tokens of a translation.")] = None,
+    threads: Annotated[int, typer.Option(help="Batches at a time in CTranslate2, threads of one batch elsewhere.")] = 1,
+    window: Annotated[int, typer.Option(help="The most lines that are translated before any is written.")] = 1000,
+    batch: Annotated[int, typer.Option(help="Padded source tokens that are translated together.")] = 1000,
 ) -> None:
-    """Translate by batched beam search, line-aligned with the input; the test set is scored with sacreBLEU.
+    """Translate by batched beam search, line for line.
 
-    Example: python -m stages.translate --test default
+    With --model, UTF-8 lines from stdin: one translation a line, in order, an empty line stays empty. What has been typed
+    or piped so far is translated at once. Without --beam, --length-penalty and --max-length the model's own settings hold.
+
+    Example: tlc translate --model model < in.txt > out.txt
+
+    Example: tail -f log.txt | tlc translate --model model --beam 1 --threads 2
+
+    With --train or --test, a stage of a study, scored with sacreBLEU. Example: python -m stages.translate --test default
     """
     from pipeline.errors import StudyError
 
-    if (train is None) == (test is None):
-        raise StudyError("translate: give either --train STUDY or --test STUDY")
-    print(_train(train, out) if train else _test(str(test), out))
+    if sum(choice is not None for choice in (model, train, test)) != 1:
+        raise StudyError("translate: give one of --model DIR, --train STUDY and --test STUDY")
+    if model is not None:
+        _stream(
+            model,
+            engine=engine,
+            threads=threads,
+            window=window,
+            batch_tokens=batch,
+            beam=beam,
+            length_penalty=length_penalty,
+            max_length=max_length,
+        )
+    else:
+        print(_train(train, out) if train else _test(str(test), out))
 
 
 if __name__ == "__main__":

@@ -41,6 +41,7 @@ LAYERS = {
     "pipeline.analysis": 3,
     "pipeline.evaluation": 3,
     "pipeline.compression": 3,
+    "pipeline.deployment": 3,
     "pipeline.distillation": 3,
     "stages": 4,
 }

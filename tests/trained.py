@@ -28,9 +28,11 @@ class Trained:
     lines: list[str]
 
 
-def word_tokenizer(words: int, *, special: tuple[str, str, str, str] = SPECIAL) -> PreTrainedTokenizerFast:
+def word_tokenizer(
+    words: int, *, letter: str = "w", special: tuple[str, str, str, str] = SPECIAL
+) -> PreTrainedTokenizerFast:
     """Return a tokenizer of whole words w0, w1, ... behind four special tokens, with the template ``$A </s>``."""
-    vocabulary = {token: i for i, token in enumerate((*special, *(f"w{i}" for i in range(words))))}
+    vocabulary = {token: i for i, token in enumerate((*special, *(f"{letter}{i}" for i in range(words))))}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
     tokenizer.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", EOS)])

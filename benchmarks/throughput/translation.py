@@ -16,9 +16,10 @@ from pipeline.compression.activation_rounding import rounds_inputs
 from pipeline.compression.formats import QUANTO, load_model, weights_file
 from pipeline.compression.quanto_files import plain_model
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.engines.batches import batches_of_like_length
 from pipeline.engines.registry import start_engine
 from pipeline.errors import StudyError
-from pipeline.evaluation.decoding import decode_targets, encode_sources, like_length_batches
+from pipeline.evaluation.decoding import decode_targets, encode_sources
 from pipeline.evaluation.scores import corpus_scores
 from pipeline.models.pruned import is_heads_pruned
 from throughput.sides import OURS, threads
@@ -56,8 +57,8 @@ class Work:
         lines = split.source_lines()[: task.sentences]
         sources = encode_sources(self.tokenizer, lines, max_tokens=self.model.config.max_position_embeddings)
         self.sentences = len(sources)
-        lengths = np.array([len(ids) for ids in sources])
-        batches = {size: [b.tolist() for b in like_length_batches(lengths, size)] for size in batch_tokens}
+        lengths = [len(ids) for ids in sources]
+        batches = {size: batches_of_like_length(lengths, size) for size in batch_tokens}
         self.path = task.folder / "work.json"
         self.path.write_text(json.dumps({"sources": sources, "batches": batches}), encoding="utf-8")
 

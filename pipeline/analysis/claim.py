@@ -35,19 +35,23 @@ def matches_disagree(matches: list[dict[str, Any]]) -> bool:
     return False
 
 
-def _part(match: dict[str, Any], quality_name: str) -> str:
-    limits = match["limits"]
+def ahead(limits: list[dict[str, Any]], *, quality_name: str, of: str) -> str:
+    """Return at how many limits either side is ahead, by quality and by loss; `of` says what limits these are."""
     quality, loss = counts(limits), counts(limits, by_loss=True)
     sizes = list(
         dict.fromkeys(limit["heavy"]["config_id"].split("/")[0] for limit in limits if limit["supports_train_large"])
     )
     who = f" ({', '.join(sizes)})" if sizes else ""
-    heavy_wins, light_wins = quality["train_large"], quality["light"]
     return (
-        f"at {NAMES[match['match']]} ({match['budget']}) a larger, heavily compressed model{who} is ahead by "
-        f"{quality_name} at {heavy_wins} of {len(limits)} byte limits and a lightly compressed one at {light_wins} "
+        f"a larger, heavily compressed model{who} is ahead by {quality_name} at {quality['train_large']} of "
+        f"{len(limits)} {of} and a lightly compressed one at {quality['light']} "
         f"(by test loss at {loss['train_large']} and {loss['light']})"
     )
+
+
+def _part(match: dict[str, Any], quality_name: str) -> str:
+    counted = ahead(match["limits"], quality_name=quality_name, of="byte limits")
+    return f"at {NAMES[match['match']]} ({match['budget']}) {counted}"
 
 
 def claim_sentence(matches: list[dict[str, Any]], *, quality_name: str, throughput: dict[str, float]) -> str:

@@ -4,36 +4,53 @@ from __future__ import annotations
 
 from typing import Any
 
+from pipeline.analysis.engine_comparison import setting_name
 from pipeline.analysis.from_scratch import from_scratch_sentence
 from pipeline.analysis.fronts import front_sentence
-from pipeline.analysis.wording import megabytes, outcome, side, winner
+from pipeline.analysis.wording import limit_text, outcome, side, winner
 
 NAMES = {"device_seconds": "Equal device seconds", "train_flops": "Equal training FLOPs"}
 
 
+def _table(limits: list[dict[str, Any]], quality: str) -> list[str]:
+    lines = [
+        f"| limit | heavy | light | test loss, light - heavy | wins | {quality}, heavy - light | wins |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    for limit in limits:
+        cells = [
+            limit_text(limit),
+            side(limit["heavy"]),
+            side(limit["light"]),
+            outcome(limit["by_loss"], 3),
+            winner(limit["by_loss"]),
+            outcome(limit, 2),
+            winner(limit),
+        ]
+        lines.append(f"| {' | '.join(cells)} |")
+    return [*lines, ""]
+
+
 def verdict_markdown(verdict: dict[str, Any]) -> str:
-    """Return the claim and one table a match, in Markdown; the numbers are those of verdict.json."""
+    """Return the claims, one table a match and the first latency ladder, in Markdown; the numbers are those of verdict.json."""
     quality = verdict["quality_name"]
     lines = [f"**{verdict['claim']}**", ""]
+    if verdict["latency_claim"]:
+        lines += [verdict["latency_claim"], ""]
     for match in verdict["matches"]:
         lines += [
             f"{NAMES[match['matched']]} ({match['budget']}), on the test set:",
             "",
-            f"| limit | heavy | light | test loss, light - heavy | wins | {quality}, heavy - light | wins |",
-            "|---|---|---|---|---|---|---|",
+            *_table(match["limits"], quality),
         ]
-        for limit in match["limits"]:
-            cells = [
-                megabytes(limit["limit"]),
-                side(limit["heavy"]),
-                side(limit["light"]),
-                outcome(limit["by_loss"], 3),
-                winner(limit["by_loss"]),
-                outcome(limit, 2),
-                winner(limit),
-            ]
-            lines.append(f"| {' | '.join(cells)} |")
-        lines.append("")
+    for one in verdict["latency"][:1]:
+        where = setting_name((one["threads"], one["batch"]))
+        lines += [
+            f"{NAMES[one['matched']]} ({one['budget']}), median latency of a batch in the engine of each model ({where}), "
+            f"{quality} of its own output; the other settings are on the page:",
+            "",
+            *_table(one["limits"], quality),
+        ]
     if verdict["students_claim"]:
         lines += [verdict["students_claim"], ""]
     speeds = ", ".join(f"{size} {speed:.0f}" for size, speed in verdict["gflops_per_second"].items())

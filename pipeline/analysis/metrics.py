@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import pandas as pd
@@ -10,9 +11,14 @@ from pipeline.analysis.claim import counts, matches_disagree
 from pipeline.analysis.damage import is_dense
 from pipeline.selection import configurations
 
+OUTCOMES = ("heavy", "light", "tie", "infeasible", "train_large")
+
 
 def metrics(frame: pd.DataFrame, verdict: dict[str, Any]) -> dict[str, float | int]:
-    """Return {name: number}: rows by status, limits won, the best dense loss and quality, GFLOP/s."""
+    """Return {name: number}: rows by status, limits won, the best dense loss and quality, GFLOP/s.
+
+    Latency limits are counted over all settings of threads and batch.
+    """
     result: dict[str, float | int] = {"matches_disagree": int(matches_disagree(verdict["matches"]))}
     for status, number in frame["status"].value_counts().items():
         result[f"rows_{status}"] = int(number)
@@ -22,8 +28,14 @@ def metrics(frame: pd.DataFrame, verdict: dict[str, Any]) -> dict[str, float | i
         name = match["match"]
         for by_loss, suffix in ((False, "quality"), (True, "loss")):
             tally = counts(match["limits"], by_loss=by_loss)
-            for outcome in ("heavy", "light", "tie", "infeasible", "train_large"):
+            by_latency: Counter[str] = sum(
+                (counts(one["limits"], by_loss=by_loss) for one in verdict["latency"] if one["match"] == name),
+                Counter(),
+            )
+            for outcome in OUTCOMES:
                 result[f"{name}_{outcome}_by_{suffix}"] = tally[outcome]
+                if verdict["latency"]:
+                    result[f"latency_{name}_{outcome}_by_{suffix}"] = by_latency[outcome]
         dense = configs[(configs["match"] == name) & is_dense(configs)]
         if dense["test_loss"].notna().any():
             result[f"{name}_best_dense_test_loss"] = float(dense["test_loss"].min())

@@ -13,6 +13,7 @@ from markupsafe import Markup
 from pipeline.analysis import wording
 from pipeline.analysis.claim import matches_disagree
 from pipeline.analysis.damage import is_dense
+from pipeline.analysis.engine_comparison import page_values
 from pipeline.analysis.figures import CAPTIONS
 from pipeline.analysis.from_scratch import from_scratch_sentence
 from pipeline.analysis.fronts import AXES, front_sentence
@@ -79,6 +80,7 @@ def budget_lines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[dict[str, A
 
 def render_page(
     frame: pd.DataFrame,
+    engines: pd.DataFrame,
     verdict: dict[str, Any],
     students: pd.DataFrame,
     figures: dict[str, str],
@@ -87,7 +89,7 @@ def render_page(
     card: dict[str, Any],
     components: int,
 ) -> str:
-    """Return the page's HTML; `figures` are SVG texts by name, `card` is the corpus card.json."""
+    """Return the page's HTML; `engines` is the frame of engines.csv, `figures` SVG texts by name, `card` the corpus card.json."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(TEMPLATE.parent),
         autoescape=True,
@@ -96,10 +98,10 @@ def render_page(
         lstrip_blocks=True,
         keep_trailing_newline=True,
     )
-    filters = ("number", "signed", "scientific", "count", "megabytes", "p_value", "outcome", "winner", "side")
+    numbers = ("number", "signed", "scientific", "count", "megabytes", "p_value")
+    filters = (*numbers, "outcome", "winner", "limit_text", "side_facts")
     environment.filters |= {name: getattr(wording, name) for name in filters}
     signatures = frame[["signature", "chrf_signature"]].dropna().drop_duplicates()
-    timed = frame[frame["latency_ms_p50"].notna()]
     return environment.get_template(TEMPLATE.name).render(
         study=entry["study"],
         entry=entry,
@@ -117,7 +119,8 @@ def render_page(
         methods=methods_table(frame),
         rivals=side_by_side(frame),
         sizes=[str(size) for size in frame["size"].unique()],
-        timed=timed.to_dict("records"),
+        none_mark=wording.NONE,
+        **page_values(frame, engines),
         lost=frame.loc[frame["status"] != "ok", ["run_id", "status"]].to_dict("records"),
         figures={name: inline_svg(text, name=name, label=CAPTIONS[name]) for name, text in figures.items()},
         captions=CAPTIONS,

@@ -94,11 +94,14 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
     """
     frame, curve = read_results(entry, artifacts), read_curves(entry, artifacts)
     engines = read_engines(entry, artifacts)
+    deployed = frame.set_index("run_id")["latency_engine"]
     sentences = TestSentences(artifacts=artifacts, resamples=entry["resamples"])
     verdict = build_verdict(
         frame,
+        engines,
         entry,
         quality_draws=sentences.quality_draws,
+        engine_draws=lambda run_id: sentences.engine_draws(run_id, str(deployed[run_id])),
         loss_draws=sentences.loss_draws,
         components=sentences.components,
     )
@@ -109,10 +112,11 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
         folder = Path(name)
         limits = limits_bytes(frame, entry["limits"])
         figures = write_figures(
-            frame, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
+            frame, engines, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
         )
         page = render_page(
             frame,
+            engines,
             verdict,
             students,
             figures,

@@ -19,20 +19,37 @@ def _described(text: str, **schema: Any) -> dict[str, Any]:
 
 _OPTIONAL_NUMBER = {"type": ["number", "null"]}
 _PROBABILITY = {"type": ["number", "null"], "minimum": 0, "maximum": 1}
+_MATCHED = {"enum": ["device_seconds", "train_flops"]}
+_MATCH = {"enum": ["seconds", "flops"]}
 _WINNER = {"enum": ["heavy", "light", "tie", "infeasible"]}
 
-_CONFIGURATION = _object(
-    {
-        "config_id": _described("size/recipe", type="string"),
-        "run_ids": _described("its runs, in the order of seeds", type="array", items={"type": "string"}, minItems=1),
-        "quality": _described("test set, mean over seeds", type="number"),
-        "valid_loss": _described("nats a token, mean over seeds; what it was chosen by", type="number"),
-        "test_loss": _described("nats a reference token, without smoothing, mean over seeds", type="number"),
-        "compression_ratio": _described(
-            "dense fp32 bytes of the architecture / bytes written", type="number", exclusiveMinimum=0
+_SHARED_SIDE = {
+    "config_id": _described("size/recipe", type="string"),
+    "run_ids": _described("its runs, in the order of seeds", type="array", items={"type": "string"}, minItems=1),
+    "valid_loss": _described("nats a token, mean over seeds; what it was chosen by", type="number"),
+    "test_loss": _described("nats a reference token, without smoothing, mean over seeds", type="number"),
+    "compression_ratio": _described(
+        "dense fp32 bytes of the architecture / bytes written", type="number", exclusiveMinimum=0
+    ),
+    "params_total": {"type": "integer", "minimum": 1},
+    "size_bytes": _described("the largest file of its seeds", type="integer", minimum=1),
+}
+
+_CONFIGURATION = _object(_SHARED_SIDE | {"quality": _described("test set, mean over seeds", type="number")})
+
+_DEPLOYED = _object(
+    _SHARED_SIDE
+    | {
+        "quality": _described(
+            "of the written weights in our own decoder, test set, mean over seeds; null where not translated",
+            **_OPTIONAL_NUMBER,
         ),
-        "params_total": {"type": "integer", "minimum": 1},
-        "size_bytes": _described("the largest file of its seeds", type="integer", minimum=1),
+        "bits": _described("of the written weights; below 8 they run as int8; null: fp32", type=["integer", "null"]),
+        "engine": _described("what it is deployed in", type="string"),
+        "engine_quality": _described("of that engine's own output, test set, mean over seeds", type="number"),
+        "latency_ms_p50": _described(
+            "milliseconds a batch, median of the first seed", type="number", exclusiveMinimum=0
+        ),
     }
 )
 
@@ -49,26 +66,45 @@ _OUTCOME = {
     "supports_train_large": _described("heavy won and has more parameters than light", type="boolean"),
 }
 
-_LIMIT = _object(
-    {
-        "limit": _described("bytes of the file, for every seed", type="integer", minimum=1),
-        "unit": {"const": "bytes"},
-        "heavy": {"anyOf": [_CONFIGURATION, {"type": "null"}]},
-        "light": {"anyOf": [_CONFIGURATION, {"type": "null"}]},
-        "difference": _described("quality, heavy - light: positive favours heavy", **_OPTIONAL_NUMBER),
-        **_OUTCOME,
-        "by_loss": _object(
-            {
-                "difference": _described(
-                    "test loss in nats a token, light - heavy: positive favours heavy", **_OPTIONAL_NUMBER
-                ),
-                **_OUTCOME,
-            }
-        ),
-        "by_size": _described(
-            "the best fitting configuration of each size", type="object", additionalProperties=_CONFIGURATION
-        ),
-    }
+
+def _limit(limit: dict[str, Any], unit: str, side: dict[str, Any], *, quality: str, chosen_of: str) -> dict[str, Any]:
+    return _object(
+        {
+            "limit": limit,
+            "unit": {"const": unit},
+            "heavy": {"anyOf": [side, {"type": "null"}]},
+            "light": {"anyOf": [side, {"type": "null"}]},
+            "difference": _described(f"{quality}, heavy - light: positive favours heavy", **_OPTIONAL_NUMBER),
+            **_OUTCOME,
+            "by_loss": _object(
+                {
+                    "difference": _described(
+                        "test loss in nats a token, light - heavy: positive favours heavy", **_OPTIONAL_NUMBER
+                    ),
+                    **_OUTCOME,
+                }
+            ),
+            "by_size": _described(
+                f"the best fitting {chosen_of} of each size", type="object", additionalProperties=side
+            ),
+        }
+    )
+
+
+_LIMIT = _limit(
+    _described("bytes of the file, for every seed", type="integer", minimum=1),
+    "bytes",
+    _CONFIGURATION,
+    quality="quality",
+    chosen_of="configuration",
+)
+
+_LATENCY_LIMIT = _limit(
+    _described("milliseconds a batch; the tolerance comes on top", type="number", exclusiveMinimum=0),
+    "ms",
+    _DEPLOYED,
+    quality="engine_quality",
+    chosen_of="deployed configuration",
 )
 
 _STUDENT_SIDE = _object(
@@ -163,7 +199,7 @@ _FRONT = _object(
 
 _FROM_SCRATCH = _object(
     {
-        "match": {"enum": ["seconds", "flops"]},
+        "match": _MATCH,
         "pruned": _described("config_id: the larger size / the recipe", type="string"),
         "kind": {"type": "string"},
         "scratch": _described("config_id: the size whose shape is left / fp32", type="string"),
@@ -190,11 +226,14 @@ _CORRELATION = _object(
 SCHEMA: dict[str, Any] = {
     "$schema": "https://json-schema.org/draft/2020-12/schema",
     "title": "verdict",
-    "description": "Heavily against lightly compressed models at byte limits; positive differences favour heavy.",
+    "description": "Heavily against lightly compressed models at limits of bytes and of latency; positive differences favour heavy.",
     **_object(
         {
             "study": {"type": "string"},
             "claim": _described("one sentence, made from the counts below", type="string", minLength=1),
+            "latency_claim": _described(
+                "one sentence, made from the counts of `latency`; null where nothing was timed", type=["string", "null"]
+            ),
             "quality_name": {"type": "string"},
             "thresholds": _object(
                 {
@@ -203,6 +242,10 @@ SCHEMA: dict[str, Any] = {
                         "least difference that wins, in percent of light's test loss", type="number"
                     ),
                     "p_value": _described("a winner's adjusted p is below this", type="number"),
+                    "latency_tolerance": _described(
+                        "a latency limit admits what is slower by this fraction: the noise of two timings",
+                        type="number",
+                    ),
                 }
             ),
             "gflops_per_second": _described(
@@ -213,8 +256,8 @@ SCHEMA: dict[str, Any] = {
                 "minItems": 1,
                 "items": _object(
                     {
-                        "matched": {"enum": ["device_seconds", "train_flops"]},
-                        "match": {"enum": ["seconds", "flops"]},
+                        "matched": _MATCHED,
+                        "match": _MATCH,
                         "budget": {"type": "string"},
                         "limits": _described(
                             "light: fp32, 16-bit or int8; heavy: at most 6 bits or half pruned, and at least 5x",
@@ -227,6 +270,21 @@ SCHEMA: dict[str, Any] = {
                     }
                 ),
             },
+            "latency": _described(
+                "one ladder a match and setting; the classes are those of `limits`",
+                type="array",
+                items=_object(
+                    {
+                        "matched": _MATCHED,
+                        "match": _MATCH,
+                        "budget": {"type": "string"},
+                        "threads": {"type": "integer", "minimum": 1},
+                        "batch": _described("sentences", type="integer", minimum=1),
+                        "configurations": _described("how many were on offer", type="integer", minimum=0),
+                        "limits": {"type": "array", "minItems": 1, "items": _LATENCY_LIMIT},
+                    }
+                ),
+            ),
             "students_claim": _described("one sentence from the rows below; null without any", type=["string", "null"]),
             "fronts": _described("under the primary match, one an axis", type="array", items=_FRONT),
             "from_scratch": _described(

@@ -34,6 +34,7 @@ class TestSentences:
         self._draws = component_draws(self._components, resamples, DRAWS_SEED)
         self.loss_draws = functools.cache(self._loss_draws)
         self.quality_draws = functools.cache(self._quality_draws)
+        self.engine_draws = functools.cache(self._engine_draws)
 
     @property
     def components(self) -> int:
@@ -52,13 +53,19 @@ class TestSentences:
 
     def _quality_draws(self, run_id: str) -> NDArray[np.float64]:
         """Return a model's BLEU on every draw, (resamples,)."""
-        path = self._artifacts / "translate" / "test" / f"{run_id}.txt"
+        return self._bleu(self._artifacts / "translate" / "test" / f"{run_id}.txt", stage="translate")
+
+    def _engine_draws(self, run_id: str, engine: str) -> NDArray[np.float64]:
+        """Return the BLEU of what an engine put out, on every draw, (resamples,)."""
+        return self._bleu(self._artifacts / "engines" / f"{run_id}.{engine}.txt", stage="engines")
+
+    def _bleu(self, path: Path, *, stage: str) -> NDArray[np.float64]:
         if not path.exists():
-            raise StudyError(f"{path}: no such file; run the translate stage again")
+            raise StudyError(f"{path}: no such file; run the {stage} stage again")
         hypotheses = path.read_text(encoding="utf-8").split("\n")[:-1]
         if len(hypotheses) != len(self._references):
             raise StudyError(
-                f"{path}: {len(hypotheses)} lines for {len(self._references)} test sentences; run translate again"
+                f"{path}: {len(hypotheses)} lines for {len(self._references)} test sentences; run {stage} again"
             )
         return self._scores(sentence_bleu_statistics(hypotheses, self._references), bleu_from_statistics)
 

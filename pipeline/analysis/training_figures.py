@@ -1,4 +1,4 @@
-"""Figures of training: loss along the budget, what sizes and distillation end at, how fast models answer."""
+"""Figures of training: loss along the budget, what sizes and distillation end at."""
 
 from __future__ import annotations
 
@@ -126,50 +126,4 @@ def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
         unit = "lower loss" if column == "test_loss" else f"higher {quality_name}"
         title(axes, f"At equal totals {int((gain > 0).sum())} of {len(gain)} kinds of student have {unit}")
     legend_below(both[-1], columns=1 if len(styles) > 3 else None)
-    return figure
-
-
-def latency(frame: pd.DataFrame, *, quality_name: str) -> Figure:
-    """Draw median latency of the timed dense rows against file size, and quality against latency."""
-    timed = frame[frame["latency_ms_p50"].notna() & (frame["status"] == "ok")]
-    figure, (above, below) = panels(2)
-    if timed.empty:
-        for axes in (above, below):
-            empty(axes, "no latencies were measured")
-        return figure
-    for size, (colour, marker) in size_style(sizes_in_order(frame)).items():
-        mine = timed[timed["size"] == size]
-        if mine.empty:
-            continue
-        row = mine.iloc[0]
-        low, high = row["latency_ms_p50"], row["latency_ms_p95"]
-        above.plot([row["size_bytes"] / 1e6] * 2, [low, high], color=colour, linewidth=1)
-        above.plot(
-            row["size_bytes"] / 1e6, low, color=colour, marker=marker, linestyle="none", markersize=7, label=size
-        )
-        below.plot(
-            mine["latency_ms_p50"],
-            mine["quality"],
-            color=colour,
-            marker=marker,
-            linestyle="none",
-            markersize=7,
-            label=size,
-        )
-    above.set(xscale="log", yscale="log", xlabel="fp32 file (MB)", ylabel="ms a batch, median to p95")
-    medians = timed.groupby("size")["latency_ms_p50"].first()  # as drawn
-    title(
-        above,
-        f"Median latency: {medians.min():.1f} ms ({medians.idxmin()}) to {medians.max():.1f} ms ({medians.idxmax()})",
-    )
-    below.set(xscale="log", xlabel="median latency (ms a batch)", ylabel=quality_name)
-    rows = timed[timed["quality"].notna()]
-    title(
-        below,
-        f"Best {quality_name}: {rows.loc[rows['quality'].idxmax(), 'size']}" if len(rows) else "Quality and latency",
-    )
-    log_ticks(above.yaxis)
-    for axes in (above, below):
-        log_ticks(axes.xaxis)
-        legend_below(axes)
     return figure

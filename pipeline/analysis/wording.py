@@ -66,9 +66,34 @@ def winner(result: dict[str, Any]) -> str:
     return "heavy, larger model" if result["supports_train_large"] else name
 
 
+def milliseconds(value: Any) -> str:
+    """Write milliseconds to hundredths below 10, to tenths below 100, else whole."""
+    if value is None or pd.isna(value):
+        return NONE
+    return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
+
+
+def limit_text(limit: dict[str, Any]) -> str:
+    """Write the limit of an entry of verdict.json in its unit."""
+    return {"bytes": megabytes, "ms": milliseconds}[str(limit["unit"])](limit["limit"])
+
+
 def side(configuration: dict[str, Any] | None) -> str:
-    """Write a configuration with its parameters and compression."""
+    """Write a configuration with its parameters and compression, and its latency where it was chosen by that."""
     if configuration is None:
         return "nothing fits"
-    ratio = f"{configuration['compression_ratio']:.1f}x"
-    return f"{configuration['config_id']} ({count(configuration['params_total'])} parameters, {ratio})"
+    facts = [f"{count(configuration['params_total'])} parameters", f"{configuration['compression_ratio']:.1f}x"]
+    if "latency_ms_p50" in configuration:
+        facts.append(milliseconds(configuration["latency_ms_p50"]))
+    return f"{configuration['config_id']} ({', '.join(facts)})"
+
+
+def side_facts(configuration: dict[str, Any], quality_name: str) -> str:
+    """Write what is known of a configuration besides its name; quality is of what ran, the engine where there is one."""
+    parts = [f"{count(configuration['params_total'])} parameters, {number(configuration['compression_ratio'], 1)}x"]
+    quality = configuration["quality"]
+    if "latency_ms_p50" in configuration:
+        parts.append(f"{milliseconds(configuration['latency_ms_p50'])} in {configuration['engine']}")
+        quality = configuration["engine_quality"]
+    parts.append(f"loss {number(configuration['test_loss'], 3)}, {quality_name} {number(quality, 1)}")
+    return "; ".join(parts)

@@ -20,7 +20,12 @@ from pipeline.errors import StudyError
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
-_OUTPUTS_INPUT = "model.decoder.layer_norm"
+
+def _outputs_input(model: Model) -> str:
+    """Return the norm that makes the output projection's input: the decoder's own, or a post-norm decoder's very last."""
+    last = len(model.model.decoder.layers) - 1
+    own = hasattr(model.model.decoder, "layer_norm")
+    return "model.decoder.layer_norm" if own else f"model.decoder.layers.{last}.final_layer_norm"
 
 
 def range_of(low: float, high: float, bits: int) -> ActivationRange:
@@ -60,7 +65,7 @@ def round_inputs(model: Model, ranges: Mapping[str, ActivationRange]) -> None:
                 f"a range of activations is for {layer}, which is no linear layer of the model; make the model again"
             )
         if layer == OUTPUT:
-            model.get_submodule(_OUTPUTS_INPUT).register_forward_hook(_RoundOutput(limits))
+            model.get_submodule(_outputs_input(model)).register_forward_hook(_RoundOutput(limits))
         else:
             module.register_forward_pre_hook(_RoundInput(limits))
 

@@ -5,10 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 from pipeline.errors import StudyError
+from pipeline.models.parameters import EMBEDDINGS
 from pipeline.recipes import FP32_BITS
 
 EMBEDDING = "model.shared.weight"
-"""The embedding, whose matrix is also the output projection's."""
+"""The study's embedding, whose matrix is also the output projection's."""
 
 
 def bit_widths(
@@ -16,7 +17,8 @@ def bit_widths(
 ) -> dict[str, int]:
     """Return {matrix: bits a weight} of those among `names` that are to be quantized.
 
-    `embedding_bits` is the embedding's own (None: as the others); a matrix whose name contains a part in `keep` and one
+    `embedding_bits` is that of the embedding, or of all tables of the vocabulary (None: as the others); a
+    matrix whose name contains a part in `keep` and one
     of 32 bits stay in fp32. StudyError when a part to keep is in no name.
     """
     names = list(names)
@@ -25,7 +27,7 @@ def bit_widths(
             raise StudyError(
                 f"keep: {part!r} is part of no matrix's name; names are like {', '.join(names[:3])}; correct the recipe"
             )
-    widths = {name: embedding_bits if name == EMBEDDING and embedding_bits else bits for name in names}
+    widths = {name: embedding_bits if name in EMBEDDINGS and embedding_bits else bits for name in names}
     return {
         name: width for name, width in widths.items() if width != FP32_BITS and not any(part in name for part in keep)
     }

@@ -51,8 +51,10 @@ def seconds_per_flop(candidate: Candidate, bench: Bench) -> float:
 
     Whatever is computed for a calibration is charged at this rate, so that a forward pass costs a third of a step on as
     many positions. The true seconds would differ from run to run; they are more where training computes in bf16, since
-    a calibration computes in fp32 and fp64. StudyError when the size was never calibrated.
+    a calibration computes in fp32 and fp64. 0 where seconds are not counted. StudyError when the size was never calibrated.
     """
+    if not bench.counts_seconds:
+        return 0.0
     size = candidate.size
     seconds = ((bench.entry["seconds_per_step"] or {}).get("train") or {}).get(size.key)
     if seconds is None:

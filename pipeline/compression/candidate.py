@@ -63,6 +63,11 @@ class Bench:
     checkpoint: Path  # where a step that trains keeps what it resumes from
     share: float  # of `recovery` that the present step may spend
 
+    @property
+    def counts_seconds(self) -> bool:
+        """Whether steps are calibrated; a model of no study was never timed, and its ledger has no seconds."""
+        return bool(self.entry.get("counts_seconds", True))
+
 
 class Method(Protocol):
     """A step's work. It changes the candidate in place, charges what it used, and is deterministic.

@@ -33,20 +33,15 @@ def save_configuration(model: Model, directory: Path) -> None:
 def empty_model(directory: Path) -> Model:
     """Return a model of config.json's shape in fp32, its weights still to be set; StudyError on another architecture."""
     from transformers import GenerationConfig
-    from transformers.models.m2m_100 import M2M100Config
 
+    from pipeline.models.architectures import CONFIGURATIONS, kind_of_config
     from pipeline.models.pruned import model_of
 
     path = directory / "config.json"
     data = read_json(path)
-    kind = data.get("model_type") if isinstance(data, dict) else None
-    if kind != M2M100Config.model_type:
-        raise StudyError(
-            f"{path}: a checkpoint of another architecture, model type {kind!r}, not {M2M100Config.model_type!r}; "
-            f"{again(directory)}"
-        )
+    kind = kind_of_config(data, path)
     try:
-        config = M2M100Config.from_dict(data, attn_implementation="eager")
+        config = CONFIGURATIONS[kind].from_dict(data, attn_implementation="eager")
         # Positions are computed here. The random weights are overwritten, and must not move the global generator.
         with torch.random.fork_rng(devices=[]):
             model = model_of(config)

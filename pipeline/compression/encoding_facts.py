@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Mapping
 from typing import Any
 
-from pipeline.compression.bit_widths import EMBEDDING
 from pipeline.compression.candidate import Candidate
 from pipeline.compression.pruning import compressible
+from pipeline.models.parameters import EMBEDDINGS
 from pipeline.recipes import FP32_BITS
 
 
@@ -30,27 +30,29 @@ def quantized_tensors(widths: Mapping[str, int]) -> str:
 
     ``matrices 4, embedding 8, norms and biases fp32``; where matrices differ, ``matrices 4 (2 of 12 fp32)``.
     """
-    counts = Counter(bits for name, bits in widths.items() if name != EMBEDDING)
+    counts = Counter(bits for name, bits in widths.items() if name not in EMBEDDINGS)
     parts = []
     if counts:
         most = max(counts, key=lambda bits: (counts[bits], -bits))
         others = [f"{counts[bits]} of {counts.total()} {_format(bits)}" for bits in sorted(counts) if bits != most]
         parts.append(f"matrices {_format(most)}" + (f" ({', '.join(others)})" if others else ""))
-    if EMBEDDING in widths:
-        parts.append(f"embedding {_format(widths[EMBEDDING])}")
+    tables = {bits for name, bits in widths.items() if name in EMBEDDINGS}
+    if tables:
+        parts.append(f"embedding {' and '.join(_format(bits) for bits in sorted(tables))}")
     return ", ".join([*parts, "norms and biases fp32"])
 
 
 def encoding_facts(candidate: Candidate) -> dict[str, Any]:
     """Return a row's `bits, embedding_bits, granularity, group_size, activation_bits, quantized_tensors, weight_error`.
 
-    `bits` is that of most quantized matrices other than the embedding; bits are null for fp32, granularity and group
+    `bits` is that of most quantized matrices other than the embedding, whose own are the most
+    of any of its tables; bits are null for fp32, granularity and group
     size where nothing is quantized, and group size unless all groups are alike. `weight_error` is the mean over the
     quantized matrices of ||W - Q(W)|| / ||W||, each counting once; null where nothing is quantized.
     """
     widths = _bits_of(candidate)
-    quantized = Counter(bits for name, bits in widths.items() if name != EMBEDDING and bits != FP32_BITS)
-    embedding = widths.get(EMBEDDING, FP32_BITS)
+    quantized = Counter(bits for name, bits in widths.items() if name not in EMBEDDINGS and bits != FP32_BITS)
+    embedding = max((bits for name, bits in widths.items() if name in EMBEDDINGS), default=FP32_BITS)
     granularities, groups = _grids(candidate)
     activations = {limits.bits for limits in candidate.activations.values()}
     errors = list(candidate.weight_errors.values())

@@ -17,11 +17,11 @@ from pipeline.budget import Budget, Ledger
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.encoding_facts import encoding_facts
 from pipeline.compression.formats import save_compressed
+from pipeline.compression.pruning import compressible
 from pipeline.compression.registry import METHODS
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
-from pipeline.flops import matrix_weights
 from pipeline.models.checkpoint import load_dense, model_directory, read_run
 from pipeline.progress import progress
 from pipeline.recipes import Step, check_order, method_of, trains
@@ -64,7 +64,7 @@ class Recipe:
 
 
 @dataclass(kw_only=True)
-class _Workshop:
+class Workshop:
     """What a family is made from, and what of it is made and may be needed again."""
 
     entry: dict[str, Any]
@@ -75,11 +75,11 @@ class _Workshop:
     validate: Validate
     made: dict[tuple[str, str], Candidate | None] = field(default_factory=dict)  # by match and prefix; None: diverged
 
-    def _source(self, match: str, recipe: Recipe) -> Path | None:
+    def source(self, match: str, recipe: Recipe) -> Path | None:
         """Return the parent's model directory; None when it diverged."""
         return branch_of(self.parent, match if recipe.branch == "full" else f"{match}-early")
 
-    def _untouched(self, source: Path) -> Candidate:
+    def untouched(self, source: Path) -> Candidate:
         """Return the parent as a candidate; StudyError when it is of another size than the entry says."""
         run, size = read_run(source), size_of(self.entry)
         shape = {field: run["size"][field] for field in ("d_model", "num_layers", "num_heads", "ffn_dim")}
@@ -92,6 +92,19 @@ class _Workshop:
             model=load_dense(source), size=size, trained_size=size, ledger=Ledger.from_dict(run["ledger"]), run=run
         )
 
+    def names(self, match: str, recipe: Recipe) -> dict[str, Any]:
+        """Return what run.json calls the model that a recipe makes."""
+        entry, method = self.entry, method_of(recipe.steps)
+        teaching = entry.get("teaching")
+        label = f"{entry['size']}-{teaching}" if teaching else entry["size"]
+        return {
+            "run_id": f"{entry['run']}-{match}-{recipe.name}",
+            "config_id": f"{label}/{recipe.name}",
+            "budget": entry["budgets"][match],
+            "method": f"distill+{method}" if teaching else method,
+            "recipe": recipe.name,
+        }
+
     def candidate(self, match: str, recipe: Recipe, length: int) -> Candidate | None:
         """Return what the first `length` steps make; None when the parent or a training diverged."""
         place = match, recipe.prefix(length)
@@ -100,11 +113,11 @@ class _Workshop:
         return self.made[place]
 
     def _make(self, match: str, recipe: Recipe, length: int) -> Candidate | None:
-        source = self._source(match, recipe)
+        source = self.source(match, recipe)
         if source is None:
             return None
         if length == 0:
-            return self._untouched(source)
+            return self.untouched(source)
         before = self.candidate(match, recipe, length - 1)
         if before is None:
             return None
@@ -164,14 +177,14 @@ def compress(
     """
     begin(work, out=out)
     recipes = read_recipes(entry, key=key)
-    workshop = _Workshop(entry=entry, key=key, parent=parent, corpus=corpus, work=work, validate=validate)
+    workshop = Workshop(entry=entry, key=key, parent=parent, corpus=corpus, work=work, validate=validate)
     jobs = [(match, recipe) for match in entry["matches"] for recipe in recipes]
     metrics: dict[str, Any] = {}
     for number, (match, recipe) in enumerate(progress(jobs, desc=key, unit="recipe")):
         name = f"{match}-{recipe.name}"
         status = work / f"{name}.status.json"
         if not status.exists():
-            write_json(status, _write(workshop, match, recipe))
+            write_json(status, write_model(workshop, match, recipe))
         metrics[name] = read_json(status)
         workshop.forget(match, [other for place, other in jobs[number + 1 :] if place == match])
     with atomic_path(out) as temporary:
@@ -185,39 +198,34 @@ def compress(
     return f"{key}: made {len(good)} of {len(metrics)} models ({', '.join(good) or 'all diverged'})"
 
 
-def sparsity_of(candidate: Candidate, *, vocab_size: int) -> float:
+def _matrix_weights(candidate: Candidate) -> int:
+    return sum(weight.numel() for weight in compressible(candidate.model).values())
+
+
+def sparsity_of(candidate: Candidate, parent: Candidate) -> float:
     """Return the share of the parent's matrix weights that is gone, whole parts and masked weights alike."""
     masked = sum(int((~mask).sum()) for mask in candidate.masks.values())
-    kept = matrix_weights(candidate.size, vocab_size=vocab_size) - masked
-    return 1 - kept / matrix_weights(candidate.trained_size, vocab_size=vocab_size)
+    return 1 - (_matrix_weights(candidate) - masked) / _matrix_weights(parent)
 
 
-def _write(workshop: _Workshop, match: str, recipe: Recipe) -> dict[str, Any]:
-    """Make one recipe and write its model directory; return its metrics."""
-    candidate = workshop.candidate(match, recipe, len(recipe.steps))
-    if candidate is None:
+def write_model(workshop: Workshop, match: str, recipe: Recipe) -> dict[str, Any]:
+    """Make one recipe and write its model directory ``<match>-<recipe>`` into the work folder; return its metrics."""
+    candidate, parent = (workshop.candidate(match, recipe, length) for length in (len(recipe.steps), 0))
+    if candidate is None or parent is None:
         return {"status": "diverged"}
     entry, corpus = workshop.entry, workshop.corpus
-    run_key, teaching = entry["run"], entry.get("teaching")
-    label = f"{entry['size']}-{teaching}" if teaching else entry["size"]
-    sparsity = sparsity_of(candidate, vocab_size=corpus.vocab_size)
-    method = method_of(recipe.steps)
     record = run_record(
         entry,
         vocab_size=corpus.vocab_size,
         match=match,
-        run_id=f"{run_key}-{match}-{recipe.name}",
         parent_id=candidate.run["run_id"],
-        config_id=f"{label}/{recipe.name}",
-        budget=entry["budgets"][match],
-        method=f"distill+{method}" if teaching else method,
-        recipe=recipe.name,
         steps_of_recipe=[step.model_dump() for step in recipe.steps],
-        sparsity=round(sparsity, 4) if "prune" in method else None,
+        sparsity=round(sparsity_of(candidate, parent), 4) if "prune" in method_of(recipe.steps) else None,
         trained_size=candidate.run["size"],
         ledger=candidate.ledger.as_dict(),
         steps=candidate.run["steps"] + candidate.steps,
         precision=resolve(entry["precision"], training_device()),
+        **workshop.names(match, recipe),
         **encoding_facts(candidate),
     )
     record["size"] = {**candidate.size.model_dump(include=SHAPE), "vocab_size": corpus.vocab_size}

@@ -36,6 +36,7 @@ from pipeline.compression.quantization import Floats, Mask, QuantizedTensor, deq
 from pipeline.compression.sizes import Shapes, parameter_shapes
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path
+from pipeline.models.parameters import ALWAYS_ZERO, learnt_parameters
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -66,11 +67,12 @@ def _linear_layers(model: nn.Module) -> list[str]:
 def _weights(candidate: Candidate, directory: Path) -> dict[str, Floats]:
     """Return every parameter as fp32 on the CPU, once it is sure that the file can say all that the model is."""
     model = candidate.model
-    extra = set(model.state_dict()) - {name for name, _ in model.named_parameters(remove_duplicate=False)}
+    known = {name for name, _ in model.named_parameters(remove_duplicate=False)} | ALWAYS_ZERO
+    extra = set(model.state_dict()) - known
     if extra:
         raise ValueError(f"the model has buffers that would be lost: {', '.join(sorted(extra))}")
     weights: dict[str, Floats] = {}
-    for name, parameter in model.named_parameters():
+    for name, parameter in learnt_parameters(model).items():
         weights[name] = parameter.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
         if not np.isfinite(weights[name]).all():
             raise StudyError(f"{directory}: {name} is not finite, the model has diverged; lower its learning rate")
@@ -136,6 +138,9 @@ def save_compressed(candidate: Candidate, directory: str | Path) -> Path:
     The same candidate gives the same bytes, and is left as it is. Codes are written as they are. StudyError on weights
     that are not finite; ValueError where the candidate contradicts itself: weights beside their grid or mask.
     """
+    from pipeline.models.architectures import save_plain
+    from pipeline.models.pruned import is_heads_pruned
+
     directory = Path(directory)
     model = candidate.model
     if candidate.quanto_bits is not None:
@@ -146,9 +151,9 @@ def save_compressed(candidate: Candidate, directory: str | Path) -> Path:
         save_quanto(model, path)
         return path
     plain = not (candidate.masks or candidate.quantized or candidate.activations)
-    if plain and candidate.size.is_standard:
+    if plain and not is_heads_pruned(model.config):
         _weights(candidate, directory)
-        model.save_pretrained(directory, safe_serialization=True)
+        save_plain(model, directory)
         return directory / DENSE
     path = directory / COMPRESSED
     _save_packed(candidate, path)
@@ -210,7 +215,7 @@ def read_contents(directory: str | Path) -> Contents:
         reader = PartsReader(tensors, encodings, ranges=len(widths))
         queue = iter(encodings)
         with torch.no_grad():
-            for name, parameter in model.named_parameters():
+            for name, parameter in learnt_parameters(model).items():
                 shape = shapes[name]
                 part = reader.matrix(shape, next(queue)) if len(shape) == 2 else reader.vector(shape)
                 if part.mask is not None:

@@ -12,14 +12,15 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.errors import StudyError
+from pipeline.models.parameters import learnt_parameters
 
 
 def compressible(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the weight matrices by name, in the model's order: every 2-D parameter, tied ones once.
+    """Return the weight matrices by name, in the model's order: every learnt 2-D parameter, tied ones once.
 
     Biases and norms are not among them: they stay in fp32.
     """
-    return {name: parameter for name, parameter in model.named_parameters() if parameter.ndim == 2}
+    return {name: parameter for name, parameter in learnt_parameters(model).items() if parameter.ndim == 2}
 
 
 def kept_count(total: int, sparsity: float) -> int:

@@ -21,12 +21,13 @@ from torch import Tensor, nn
 
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
+from pipeline.models.parameters import ALWAYS_ZERO, learnt_parameters
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
 MAP = "quanto.json"
-OUTPUT = "lm_head"  # tied to the embedding, which optimum-quanto would untie
+OUTPUT = "lm_head"  # as a rule tied to the embedding, which optimum-quanto would untie
 
 _UNIT_SCALES = (".input_scale", ".output_scale")
 
@@ -51,7 +52,7 @@ def _quanto() -> Any:
 
 
 def linear_layers(model: nn.Module) -> list[str]:
-    """Return the names of the linear layers, without the output projection, which is the embedding."""
+    """Return the names of the linear layers, without the output projection, which is the embedding or like it."""
     return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != OUTPUT]
 
 
@@ -82,7 +83,7 @@ def plain_model(model: Model) -> Model:
         plain = model_of(model.config)
     weights = dense_weights(model)
     with torch.no_grad():
-        for name, parameter in plain.named_parameters():
+        for name, parameter in learnt_parameters(plain).items():
             parameter.copy_(weights[name])
     plain.generation_config = model.generation_config
     return plain.eval()
@@ -96,8 +97,8 @@ def group_sizes(model: Model) -> set[int | None]:
 
 def _state(model: Model) -> dict[str, Tensor]:
     """Return the tensors that make the model, tied ones once."""
-    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)}
-    tied -= {name for name, _ in model.named_parameters()}
+    tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} | ALWAYS_ZERO
+    tied -= set(learnt_parameters(model))
     state = model.state_dict()
     return {
         name: state[name].contiguous() for name in sorted(state) if name not in tied and not name.endswith(_UNIT_SCALES)

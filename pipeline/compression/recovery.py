@@ -35,6 +35,8 @@ Choose = Callable[[Candidate, float, dict[str, Tensor] | None], dict[str, Tensor
 
 
 def _seconds(bench: Bench, kind: str, place: str) -> float:
+    if not bench.counts_seconds:
+        return 0.0
     seconds = bench.entry["seconds_per_step"].get(kind, {}).get(place)
     if seconds is None:
         study = bench.entry["study"]

@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from pipeline.models.parameters import learnt_parameters
+
 if TYPE_CHECKING:
     from torch import nn
 
@@ -18,8 +20,8 @@ ZSTD_LEVEL = 19
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every parameter by name, in the model's order, tied ones once under their first name."""
-    return {name: tuple(parameter.shape) for name, parameter in model.named_parameters()}
+    """Return the shape of every learnt parameter by name, in the model's order, tied ones once under their first name."""
+    return {name: tuple(parameter.shape) for name, parameter in learnt_parameters(model).items()}
 
 
 def dense_size_bytes(shapes: Shapes) -> int:

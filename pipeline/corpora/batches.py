@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipeline.corpora.prepared import Split, TokenArray
-from pipeline.corpora.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from pipeline.corpora.tokenizer import EOS_ID, PAD_ID
 from pipeline.errors import StudyError
 
 Ints = NDArray[np.int64]
@@ -23,7 +23,7 @@ class Batch:
 
     source: torch.Tensor  # (B, S): tokens, </s>, padding
     source_mask: torch.Tensor  # (B, S): 1 on tokens
-    decoder_input: torch.Tensor  # (B, T): <s>, tokens, padding
+    decoder_input: torch.Tensor  # (B, T): the split's first token (<s>), tokens, padding
     labels: torch.Tensor  # (B, T): tokens, </s>, then -100
     indices: torch.Tensor  # (B,): positions in the split
 
@@ -86,7 +86,7 @@ def _padded(tokens: TokenArray, indices: Ints) -> tuple[Ints, NDArray[np.bool_],
     return np.where(real, ids, PAD_ID), real, lengths
 
 
-def _collate(source: TokenArray, target: TokenArray, indices: Ints) -> Batch:
+def _collate(source: TokenArray, target: TokenArray, indices: Ints, start_id: int) -> Batch:
     source_ids, source_mask, source_lengths = _padded(source, indices)
     target_ids, target_mask, target_lengths = _padded(target, indices)
     rows = np.arange(len(indices))
@@ -95,7 +95,7 @@ def _collate(source: TokenArray, target: TokenArray, indices: Ints) -> Batch:
     labels = np.where(target_mask, target_ids, IGNORED)
     labels[rows, target_lengths] = EOS_ID
     decoder_input = np.empty_like(target_ids)
-    decoder_input[:, 0] = BOS_ID
+    decoder_input[:, 0] = start_id
     decoder_input[:, 1:] = target_ids[:, :-1]
     return Batch(
         source=torch.from_numpy(source_ids),
@@ -108,7 +108,7 @@ def _collate(source: TokenArray, target: TokenArray, indices: Ints) -> Batch:
 
 def collate(split: Split, indices: Ints) -> Batch:
     """Return the pairs at `indices` (B,) as one padded batch."""
-    return _collate(split.source, split.target, np.asarray(indices, dtype=np.int64))
+    return _collate(split.source, split.target, np.asarray(indices, dtype=np.int64), split.start_id)
 
 
 def _cut(longest: Ints, batch_tokens: int) -> list[slice]:
@@ -159,6 +159,7 @@ class BatchStream(Iterator[Batch]):
             )
         if not len(self.source):
             raise StudyError(f"the split {split.name} is empty; prepare a corpus with more pairs")
+        self.start_id = split.start_id
         self.batch_tokens = batch_tokens
         self.seed = seed
         self._start(0)
@@ -173,7 +174,7 @@ class BatchStream(Iterator[Batch]):
             self._start(self._epoch + 1)
         indices = self._plan[self._position]
         self._position += 1
-        return _collate(self.source, self.target, indices)
+        return _collate(self.source, self.target, indices, self.start_id)
 
     def state(self) -> dict[str, int]:
         """Return where the stream stands: the epoch, and how many of its batches were given."""

@@ -84,6 +84,16 @@ def _table(statistics: dict[str, dict[str, Any]]) -> list[str]:
     return rows
 
 
+def _tokenizer(facts: dict[str, Any]) -> str:
+    size, learnt = facts["vocab_size"], facts["kind"] == "joint byte-level BPE"
+    sides = f"{facts['source_vocab_size']:,} and {size:,}" if "source_vocab_size" in facts else f"{size:,}"
+    return (
+        f"a {facts['kind']} of {size:,} tokens, learnt without the sentences held out"
+        if learnt
+        else (f"{facts['kind']}, of {sides} tokens")
+    )
+
+
 def readme(card: dict[str, Any]) -> str:
     """Return the card in words."""
     counts, rules, given = card["counts"], card["rules"], card["given_splits"]
@@ -110,8 +120,8 @@ def readme(card: dict[str, Any]) -> str:
         "\n".join(_table(card["splits"])),
         "Training has one entry a pair. Validation and test have one a distinct source sentence: its first reference "
         "is the target, `*-references.json` has all of them, `*-components.npy` the component to resample.",
-        f"`tokenizer/` is a joint byte-level BPE of {card['tokenizer']['vocab_size']:,} tokens, learnt without the "
-        "sentences held out. `*.ids.npy` has the ids of all sentences without special tokens, one after the other, and "
+        f"`tokenizer/` is {_tokenizer(card['tokenizer'])}. `*.ids.npy` has the ids of all sentences without "
+        "special tokens, one after the other, and "
         "`*.offsets.npy` where each starts. `card.json` has every count and the SHA-256 of every file.",
     ]
     return "\n\n".join(text) + "\n"

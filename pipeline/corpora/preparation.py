@@ -17,6 +17,7 @@ from pipeline.corpora.cleaning import CleanPairs, clean
 from pipeline.corpora.prepared import TokenArray, write_split
 from pipeline.corpora.sources import files_pairs, open_source
 from pipeline.corpora.tokenizer import encode, train_tokenizer
+from pipeline.corpora.tokenizers_used import Tokenizers
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path
 from pipeline.study import CorpusSpec
@@ -34,8 +35,9 @@ class _Encoded:
     over_long: NDArray[np.bool_]
 
 
-def _encode(tokenizer: Any, pairs: CleanPairs, spec: CorpusSpec) -> _Encoded:
-    source, target = (TokenArray(*encode(tokenizer, lines)) for lines in (pairs.sources, pairs.targets))
+def _encode(tokenizers: Tokenizers, pairs: CleanPairs, spec: CorpusSpec) -> _Encoded:
+    source = TokenArray(*encode(tokenizers.source, pairs.sources))
+    target = TokenArray(*encode(tokenizers.target, pairs.targets))
     longest = np.maximum(source.lengths, target.lengths)
     over_long = longest > spec.max_tokens
     if spec.on_too_long == "error" and over_long.any():
@@ -92,13 +94,20 @@ def _aims(needed: int, available: int) -> Iterator[int]:
         yield aim
 
 
+def _learnt(lines: Iterator[str], spec: CorpusSpec) -> Tokenizers:
+    joint = train_tokenizer(lines, vocab_size=spec.vocab_size)
+    return Tokenizers(source=joint, target=joint)
+
+
 def _draw(
     pairs: CleanPairs, labels: NDArray[np.int64], wanted: dict[str, int], spec: CorpusSpec
-) -> tuple[Any, _Encoded, dict[str, NDArray[np.int64]]]:
-    """Return the tokenizer, the encoded pairs and, for every split to draw, its components in random order.
+) -> tuple[Tokenizers, _Encoded, dict[str, NDArray[np.int64]]]:
+    """Return the tokenizers, the encoded pairs and, for every split to draw, its components in random order.
 
-    The tokenizer sees nothing of what is drawn: candidates are set aside first, those left over go back to training.
+    A tokenizer that is learnt sees nothing of what is drawn: candidates are set aside first, those left over go back to
+    training.
     """
+    given = Tokenizers.of_model(spec.tokenizer, vocab_size=spec.vocab_size) if spec.tokenizer else None
     needed = sum(wanted.values())
     sizes = splits.sources_per_component(labels, splits.identities(pairs.sources))
     candidates = splits.held_out_candidates(labels, np.random.default_rng([spec.split_seed, 1]))
@@ -110,14 +119,14 @@ def _draw(
         if not learn:
             break
         lines = (side[i] for side in (pairs.sources, pairs.targets) for i in learn)
-        tokenizer = train_tokenizer(lines, vocab_size=spec.vocab_size)
-        encoded = _encode(tokenizer, pairs, spec)
+        tokenizers = given or _learnt(lines, spec)
+        encoded = _encode(tokenizers, pairs, spec)
         rest = pool[~np.isin(pool, labels[encoded.over_long])]
         drawn = {}
         for name, size in wanted.items():
             drawn[name], rest = splits.fill(rest, sizes, size)
         if all(sizes[drawn[name]].sum() == size for name, size in wanted.items()):
-            return tokenizer, encoded, drawn
+            return tokenizers, encoded, drawn
     wishes = " and ".join(f"{size} for {name}" for name, size in wanted.items())
     raise StudyError(
         f"{pairs.where}: {len(pairs)} pairs have {available} source sentences that may be held out, too few of at "
@@ -228,7 +237,7 @@ def prepare(spec: CorpusSpec, out: str | Path) -> dict[str, Any]:
     if not all(len(part) for part in (pairs, *held.values())):
         raise StudyError(f"{where}: no pair is left beside those shared with the held-out files; give other files")
     wanted = {name: int(getattr(spec, f"{name}_sentences")) for name in HELD_OUT if name not in held}
-    tokenizer, encoded, drawn = _draw(pairs, labels, wanted, spec)
+    tokenizers, encoded, drawn = _draw(pairs, labels, wanted, spec)
     drawn_components = np.concatenate([*drawn.values(), np.zeros(0, dtype=np.int64)]).astype(np.int64)
     train = np.flatnonzero(~np.isin(labels, drawn_components) & ~encoded.over_long)
     if not len(train):
@@ -236,7 +245,7 @@ def prepare(spec: CorpusSpec, out: str | Path) -> dict[str, Any]:
     train = np.random.default_rng([spec.split_seed, 2]).permutation(train)
     facts = _facts(spec, labels) | {
         "given_splits": {name: found[1] for name, found in sorted(given.items())},
-        "tokenizer": {"kind": "joint byte-level BPE", "vocab_size": len(tokenizer)},
+        "tokenizer": tokenizers.facts(),
     }
     facts["counts"] = (
         counts
@@ -253,7 +262,7 @@ def prepare(spec: CorpusSpec, out: str | Path) -> dict[str, Any]:
         statistics = {"train": _write_train(directory, encoded, train, labels)}
         for name in reversed(HELD_OUT):
             if name in held:
-                found = _encode(tokenizer, held[name], spec)
+                found = _encode(tokenizers, held[name], spec)
                 order, over_long = np.arange(len(held[name])), int(found.over_long.sum())
             else:
                 rank = np.full(int(labels.max()) + 1, -1, dtype=np.int64)
@@ -261,5 +270,5 @@ def prepare(spec: CorpusSpec, out: str | Path) -> dict[str, Any]:
                 member = np.flatnonzero(rank[labels] >= 0)
                 found, order, over_long = encoded, member[np.argsort(rank[labels[member]], kind="stable")], 0
             statistics[name] = _write_held_out(directory, name, found, order, over_long=over_long)
-        tokenizer.save_pretrained(str(directory / "tokenizer"))
+        tokenizers.save(directory / "tokenizer")
         return write_card(directory, facts | {"splits": statistics})

@@ -68,6 +68,7 @@ class Split:
     source: TokenArray
     target: TokenArray
     directory: Path
+    start_id: int = 0  # the token that the decoder begins with
 
     def __len__(self) -> int:
         return len(self.source)
@@ -130,7 +131,8 @@ class PreparedCorpus:
     def __init__(self, path: Path, card: dict[str, Any]) -> None:
         self.path = path
         self.card = card
-        self.vocab_size: int = card["tokenizer"]["vocab_size"]
+        self.vocab_size: int = card["tokenizer"]["vocab_size"]  # of the targets
+        self.start_id: int = card["tokenizer"].get("start_id", 0)
 
     @classmethod
     def open(cls, path: str | Path) -> PreparedCorpus:
@@ -159,10 +161,10 @@ class PreparedCorpus:
         if name not in SPLITS:
             raise StudyError(f"{self.path}: no split {name!r}{nearest(name, SPLITS)}")
         sides = [TokenArray.open(self.path / f"{name}-{side}") for side in ("source", "target")]
-        return Split(name=name, source=sides[0], target=sides[1], directory=self.path)
+        return Split(name=name, source=sides[0], target=sides[1], directory=self.path, start_id=self.start_id)
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
-        """Return the joint tokenizer, which appends </s> unless called with add_special_tokens=False."""
+        """Return the joint tokenizer, or the source's, which appends </s> unless called with add_special_tokens=False."""
         from pipeline.corpora.tokenizer import load_tokenizer
 
         return load_tokenizer(self.path / "tokenizer")

@@ -15,7 +15,6 @@ from ctranslate2.specs.common_spec import Activation
 from ctranslate2.specs.transformer_spec import TransformerDecoderSpec, TransformerEncoderSpec
 from torch import Tensor, nn
 
-from pipeline.engines.ctranslate2_engine import WEIGHTS
 from pipeline.engines.plain_weights import check_plain_weights
 from pipeline.engines.search import EngineRefusal
 from pipeline.errors import StudyError, nearest
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
 
     from pipeline.models.seq2seq import Model
 
+WEIGHTS = ("float32", "int16", "int8")
 _PRE_NORM = {"m2m_100": True, "marian": False}
 _ACTIVATIONS = {
     "relu": Activation.RELU,

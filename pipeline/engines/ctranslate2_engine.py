@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.models.seq2seq import Model
 
-WEIGHTS = ("float32", "int16", "int8")
+_FILES = ("model.bin", "config.json", "*_vocabulary.json")
 
 
 def _check_processor(weights: str) -> None:
@@ -40,7 +40,7 @@ def _vocabulary(directory: Path, side: str) -> list[str]:
 class CTranslate2Engine:
     """Beam search in CTranslate2; the products of matrices are of the type that the weights are of.
 
-    `size_bytes` is the size of the model's directory: weights, configuration, vocabularies.
+    `size_bytes` is the size of its files: weights, configuration, vocabularies.
     """
 
     def __init__(
@@ -78,11 +78,11 @@ class CTranslate2Engine:
     def _start(self, directory: Path, *, inter_threads: int, intra_threads: int) -> None:
         config = read_json(directory / "config.json")
         weights = config.get("weights") if isinstance(config, dict) else None
-        if weights not in WEIGHTS:
+        if not isinstance(weights, str):
             raise StudyError(f"{directory}: not a CTranslate2 model that this project wrote; convert the model again")
         _check_processor(weights)
         self.name = f"ctranslate2-{weights}"
-        self.size_bytes = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+        self.size_bytes = sum(path.stat().st_size for name in _FILES for path in directory.glob(name))
         self.source_tokens = _vocabulary(directory, "source")
         self.target_ids = {token: number for number, token in enumerate(_vocabulary(directory, "target"))}
         self.never_produced = [[token] for token in config["never_produced"]]

@@ -30,6 +30,7 @@ _QUANTIZED = "ort_config.json"
 
 _GRAPHS = ("encoder_model", "decoder_model", "decoder_with_past_model")
 """Three graphs: the decoder's first step makes the keys and values that its next steps read."""
+_FILES = ("*.onnx", "config.json", _QUANTIZED)
 
 
 @contextlib.contextmanager
@@ -147,7 +148,7 @@ def _session_options(threads: int) -> Any:
 class OnnxRuntimeEngine(Generate):
     """Beam search in transformers' generate over graphs that ONNX Runtime computes, one batch at a time.
 
-    `size_bytes` is the size of the directory's graphs and configuration.
+    `size_bytes` is the size of its files: graphs and configuration.
     """
 
     def __init__(
@@ -200,4 +201,4 @@ class OnnxRuntimeEngine(Generate):
         config = model.config
         super().__init__(model, bos=config.bos_token_id, pad=config.pad_token_id, eos=config.eos_token_id)
         self.name = f"onnxruntime-{'int8' if (directory / _QUANTIZED).is_file() else 'float32'}"
-        self.size_bytes = sum(path.stat().st_size for path in directory.iterdir() if path.is_file())
+        self.size_bytes = sum(path.stat().st_size for name in _FILES for path in directory.glob(name))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from pipeline.engine_names import ENGINES
 from pipeline.engines.search import Engine
 from pipeline.errors import StudyError, nearest
 
@@ -11,16 +12,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from pipeline.models.seq2seq import Model
-
-ENGINES = (
-    "ctranslate2-float32",
-    "ctranslate2-int16",
-    "ctranslate2-int8",
-    "onnxruntime-float32",
-    "onnxruntime-int8",
-    "torch",
-    "transformers",
-)
 
 
 def start_engine(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-from numpy.typing import NDArray
-
+from pipeline.engines.batches import batches_of_like_length
 from pipeline.engines.registry import start_engine
 from pipeline.engines.search import BeamSearch, Engine
 from pipeline.errors import StudyError
@@ -16,17 +14,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from pipeline.models.seq2seq import Model
-
-
-def like_length_batches(lengths: NDArray[np.int64], batch_tokens: int) -> list[NDArray[np.int64]]:
-    """Return indices in batches of like length, longest first: rows times the longest row is at most `batch_tokens`."""
-    order = np.argsort(-lengths, kind="stable")
-    batches, start = [], 0
-    while start < len(order):
-        rows = max(1, batch_tokens // int(lengths[order[start]]))
-        batches.append(order[start : start + rows])
-        start += rows
-    return batches
 
 
 def encode_sources(tokenizer: PreTrainedTokenizerFast, sources: list[str], *, max_tokens: int) -> list[list[int]]:
@@ -88,8 +75,8 @@ def translate(
     runner = start_engine(engine, model, tokenizer, batches=threads) if isinstance(engine, str) else engine
     handles: dict[int, Any] = {}
     with progress(total=len(filled), desc="translate", unit="sentence") as bar:
-        for batch in like_length_batches(np.array([len(ids) for ids in encoded]), batch_tokens):
-            handles.update(zip(batch.tolist(), runner.submit([encoded[i] for i in batch], search), strict=True))
+        for batch in batches_of_like_length([len(ids) for ids in encoded], batch_tokens):
+            handles.update(zip(batch, runner.submit([encoded[i] for i in batch], search), strict=True))
             bar.update(len(batch))
         results = [runner.collect(handles[i]) for i in range(len(encoded))]
     for number, text in zip(filled, decode_targets(tokenizer, results), strict=True):

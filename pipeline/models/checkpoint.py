@@ -9,16 +9,23 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
     from transformers.models.m2m_100 import M2M100ForConditionalGeneration
 
 WEIGHTS = "model.safetensors"
+
+
+class Tokenizer(Protocol):
+    """What a model directory needs of a tokenizer."""
+
+    def save_pretrained(self, directory: Any, /) -> Any:
+        """Write its files into `directory`."""
+        ...
 
 
 @functools.cache
@@ -66,9 +73,7 @@ def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any], not
 
 
 @contextmanager
-def model_directory(
-    path: Path, *, tokenizer: PreTrainedTokenizerFast, run: dict[str, Any], corpus: dict[str, Any]
-) -> Iterator[Path]:
+def model_directory(path: Path, *, tokenizer: Tokenizer, run: dict[str, Any], corpus: dict[str, Any]) -> Iterator[Path]:
     """Yield a temporary directory for the weights; complete it with tokenizer, run.json and card, and put it at `path`."""
     with atomic_path(path) as temporary:
         temporary.mkdir(parents=True)
@@ -83,33 +88,31 @@ def save_dense(
     model: M2M100ForConditionalGeneration,
     path: Path,
     *,
-    tokenizer: PreTrainedTokenizerFast,
+    tokenizer: Tokenizer,
     run: dict[str, Any],
     corpus: dict[str, Any],
 ) -> None:
     """Save an fp32 model as a complete directory: plain `AutoModelForSeq2SeqLM.from_pretrained` loads it."""
+    from pipeline.models.architectures import save_plain
+
     with model_directory(path, tokenizer=tokenizer, run=run, corpus=corpus) as temporary:
-        model.save_pretrained(temporary, safe_serialization=True)
+        save_plain(model, temporary)
 
 
 def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
-    """Load an uncompressed model of a standard shape in eval mode with eager attention.
+    """Load an uncompressed model of a standard shape, the study's or an imported one, in eval mode with eager attention.
 
     StudyError on a missing or damaged checkpoint, on another architecture, and on pruned heads, which transformers'
     classes cannot hold.
     """
     from safetensors import SafetensorError
-    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
 
+    from pipeline.models.architectures import MODELS, kind_of_config, recognise
     from pipeline.models.pruned import is_heads_pruned
 
     directory = Path(directory)
     config = read_json(directory / "config.json")
-    architecture = config.get("model_type")
-    if architecture != "m2m_100":
-        raise StudyError(
-            f"{directory / 'config.json'}: the architecture is {architecture!r}, not 'm2m_100'; give a model of this project"
-        )
+    kind = kind_of_config(config, directory / "config.json")
     if is_heads_pruned(config):
         raise StudyError(
             f"{directory}: its attention heads were pruned, a shape that transformers cannot say; it loads through "
@@ -118,7 +121,7 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
     if not (directory / WEIGHTS).is_file():
         raise StudyError(f"{directory / WEIGHTS}: no such file; run the stage that writes it (dvc repro)")
     try:
-        model = M2M100ForConditionalGeneration.from_pretrained(
+        model: M2M100ForConditionalGeneration = MODELS[kind].from_pretrained(
             directory, attn_implementation="eager", local_files_only=True
         )
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
@@ -126,6 +129,7 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
         raise StudyError(
             f"{directory / WEIGHTS}: the checkpoint is damaged ({reason}); delete {directory} and rerun its stage"
         ) from error
+    recognise(model, directory)
     return model.eval()
 
 

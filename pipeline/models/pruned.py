@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
-from transformers.models.m2m_100.modeling_m2m_100 import M2M100Attention
+from transformers import PretrainedConfig
 
 from pipeline.errors import StudyError
+from pipeline.models.architectures import ATTENTIONS, MODELS, complete
+from pipeline.models.parameters import learnt_parameters
 from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
@@ -29,7 +30,27 @@ def is_heads_pruned(config: Any) -> bool:
     return head_dim is not None and read("encoder_attention_heads") * head_dim != read("d_model")
 
 
-def set_shape(config: M2M100Config, size: SizeSpec) -> None:
+def shape_of(config: Any) -> SizeSpec:
+    """Return a configuration's size; of one whose encoder and decoder differ, the encoder's."""
+    return SizeSpec(
+        d_model=config.d_model,
+        num_layers=config.encoder_layers,
+        num_heads=config.encoder_attention_heads,
+        ffn_dim=config.encoder_ffn_dim,
+        head_dim=getattr(config, "head_dim", None) or 0,
+    )
+
+
+def difference_of_sides(config: Any) -> str | None:
+    """Return in words how encoder and decoder differ, which no size says: ``6 and 1 layers``; None where they are alike."""
+    for part, what in (("layers", "layers"), ("attention_heads", "heads"), ("ffn_dim", "FFN columns")):
+        sides = [getattr(config, f"{side}_{part}") for side in ("encoder", "decoder")]
+        if sides[0] != sides[1]:
+            return f"{sides[0]} and {sides[1]} {what}"
+    return None
+
+
+def set_shape(config: PretrainedConfig, size: SizeSpec) -> None:
     """Write a size into a configuration in place; `head_dim` only where it is needed."""
     config.d_model = size.d_model
     config.encoder_layers = config.decoder_layers = config.num_hidden_layers = size.num_layers
@@ -41,7 +62,7 @@ def set_shape(config: M2M100Config, size: SizeSpec) -> None:
         del config.head_dim
 
 
-def model_of(config: M2M100Config) -> Model:
+def model_of(config: PretrainedConfig) -> Model:
     """Return a freshly initialised model of a configuration, standard or with pruned heads; the configuration is copied.
 
     Attention is eager, as everywhere here, unless the configuration names another kind: one read from a file names none.
@@ -49,17 +70,21 @@ def model_of(config: M2M100Config) -> Model:
     config = copy.deepcopy(config)
     if config._attn_implementation is None:
         config._attn_implementation = "eager"
+    kind = MODELS[config.model_type]
     if not is_heads_pruned(config):
-        return M2M100ForConditionalGeneration(config)
+        model: Model = kind(config)
+        complete(model)
+        return model
     heads, head_dim = config.encoder_attention_heads, config.head_dim
     config.encoder_attention_heads = config.decoder_attention_heads = 1  # transformers wants a divisor of d_model
-    model = M2M100ForConditionalGeneration(config)
+    model = kind(config)
     for module in model.modules():
-        if isinstance(module, M2M100Attention):
+        if isinstance(module, ATTENTIONS):
             _narrow(module, heads, head_dim)
             for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
                 model._init_weights(getattr(module, part))
     config.encoder_attention_heads = config.decoder_attention_heads = heads
+    complete(model)
     return model
 
 
@@ -84,7 +109,8 @@ def reshaped(model: Model, size: SizeSpec, weights: Mapping[str, Tensor]) -> Mod
     set_shape(config, size)
     with torch.random.fork_rng(devices=[]):  # its first values are overwritten: nobody's random numbers change
         result = model_of(config)
-    wanted = {name: tuple(parameter.shape) for name, parameter in result.named_parameters()}
+    parameters = learnt_parameters(result)
+    wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     given = {name: tuple(weight.shape) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))
     if wrong:
@@ -92,7 +118,7 @@ def reshaped(model: Model, size: SizeSpec, weights: Mapping[str, Tensor]) -> Mod
         raise StudyError(
             f"{name} has shape {given.get(name)} where size {size.key} wants {wanted.get(name)}; give the weights of that size"
         )
-    for name, parameter in result.named_parameters():
+    for name, parameter in parameters.items():
         parameter.copy_(weights[name])
     if model.generation_config is not None:
         result.generation_config = copy.deepcopy(model.generation_config)

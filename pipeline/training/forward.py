@@ -1,7 +1,8 @@
 """From a batch to the decoder's final states: by transformers' own modules, or by fused sublayers on a CPU.
 
 Both read the same weights and give the same numbers (tests hold them to 1e-5 in fp32). transformers' modules under
-autocast are the reference, and what a GPU runs; on a CPU the fused sublayers are several times faster.
+autocast are the reference, what a GPU runs, and what imported models of other architectures train with; on a CPU the
+fused sublayers are several times faster.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from pipeline.corpora.batches import Batch
+from pipeline.models.architectures import is_plain
 from pipeline.models.seq2seq import PAD
 from pipeline.training.devices import compiles
 from pipeline.training.parametrization import rate_factors
@@ -46,7 +48,7 @@ class Forward(Protocol):
 
     @property
     def output_weight(self) -> Tensor:
-        """The output projection (V, d), tied with the embedding, in the format of the states."""
+        """The output projection (V, d), as a rule tied with the embedding, in the format of the states."""
         ...
 
 
@@ -196,8 +198,21 @@ def _leaves(model: Any, rates: dict[str, float]) -> list[Leaf]:
     ]
 
 
+def is_fusable(model: Any) -> bool:
+    """Tell whether the fused sublayers compute this model: pre-norm, its tables one matrix, ReLU, dropout as in a study."""
+    config = model.config
+    return bool(
+        is_plain(config)
+        and config.scale_embedding
+        and config.activation_function == "relu"
+        and not (config.attention_dropout or config.activation_dropout)
+        and not (config.encoder_layerdrop or config.decoder_layerdrop)
+    )
+
+
 def forward_of(model: Model, *, precision: str, mup_base_width: int | None = None) -> Forward:
     """Return the fastest way to run this model where it lies; with a base width its learning rates follow muP."""
-    if model.device.type == "cpu":
+    cpu = model.device.type == "cpu"
+    if cpu and is_fusable(model):
         return FusedForward(model, precision=precision, mup_base_width=mup_base_width)
-    return ReferenceForward(model, precision=precision, mup_base_width=mup_base_width, compiled=compiles())
+    return ReferenceForward(model, precision=precision, mup_base_width=mup_base_width, compiled=not cpu and compiles())

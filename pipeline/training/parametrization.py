@@ -18,13 +18,15 @@ from typing import Any
 
 import torch
 
+from pipeline.models.parameters import learnt_parameters
+
 _LAST_NORM = "model.decoder.layer_norm."
 _EMBEDDING = "model.shared.weight"
 
 
 def rate_factors(model: Any, *, base_width: int | None) -> dict[str, float]:
     """Return what every parameter's learning rate is multiplied by; 1 for all without a base width."""
-    names = dict(model.named_parameters())
+    names = learnt_parameters(model)
     if base_width is None:
         return dict.fromkeys(names, 1.0)
     ratio = model.config.d_model / base_width

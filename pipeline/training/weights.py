@@ -14,6 +14,8 @@ from itertools import groupby
 import torch
 from torch import Tensor, nn
 
+from pipeline.models.parameters import learnt_parameters
+
 
 @dataclass(frozen=True)
 class Leaf:
@@ -29,7 +31,7 @@ class FlatWeights:
 
     def __init__(self, model: nn.Module, leaves: Sequence[Leaf], *, dtype: torch.dtype) -> None:
         """Move the parameters of `model` into one tensor, in the order of `leaves`, which name each of them once."""
-        parameters = dict(model.named_parameters())
+        parameters = learnt_parameters(model)
         named = [name for leaf in leaves for name in leaf.names]
         if sorted(named) != sorted(parameters):
             raise ValueError(f"leaves and parameters differ in {sorted(set(named) ^ set(parameters)) or 'repetitions'}")

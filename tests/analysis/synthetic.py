@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,7 @@ from pipeline.recipes import Step, kind_of, method_of, shapes_along, trains
 from pipeline.run_id import parse_run_id
 from pipeline.selection import configurations_to_translate, rows_frame
 from pipeline.size import SizeSpec
+from tests.analysis.synthetic_engines import engine_records
 
 VOCABULARY = 4000
 BUDGETS = {"seconds": "300 s", "flops": "1.5e13 flop"}
@@ -220,24 +221,6 @@ def measured(
     return assemble(entry, rows, {}, {})
 
 
-def engine_records(rows: Iterable[dict[str, Any]]) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """Return what the engines and the time stage write for the first seed's dense models of the match seconds."""
-    records, latencies = [], []
-    for row in rows:
-        if row["recipe"] != "fp32" or row["seed"] != 0 or row["match"] != "seconds" or row["method"] != "none":
-            continue
-        name = {"run_id": row["run_id"], "engine": "ctranslate2-float32"}
-        quality = 40 - 5 * row["valid_loss"]
-        scores = {"quality": quality, "quality_low": quality - 2, "quality_high": quality + 2, "chrf": quality + 20}
-        told = {"deployed": True, "status": "ok", "note": None, "same_hypotheses": 1.0, "size_bytes": row["size_bytes"]}
-        records.append(name | told | scores | {"signature": "x"})
-        for threads, batch in ((1, 1), (1, 32), (2, 1), (2, 32)):
-            middle = 2 + row["d_model"] / 16 * batch**0.7
-            times = {"latency_ms_p50": middle, "latency_ms_p95": 1.3 * middle + 1}
-            latencies.append(name | {"threads": threads, "batch": batch} | times)
-    return records, latencies
-
-
 def write_json(path: Path, value: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(value), encoding="utf-8")
@@ -269,6 +252,21 @@ def write_curves(folder: Path, size: str, seed: int) -> None:
     ]
     folder.mkdir(parents=True, exist_ok=True)
     (folder / "curve.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+
+def write_engines(folder: Path, frame: pd.DataFrame, references: list[str]) -> None:
+    """Write what the engines and time stages write; every engine puts out what our own decoder does."""
+    records, latencies = engine_records(frame)
+    losses = frame.set_index("run_id")["test_loss"]
+    for record in records:
+        words = np.random.default_rng(1)
+        hypotheses = [corrupted(line, losses[record["run_id"]], words) for line in references]
+        path = folder / "engines" / f"{record['run_id']}.{record['engine']}.txt"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")
+        record["quality"] = corpus_scores(hypotheses, [[line] for line in references])["bleu"]
+    write_json(folder / "engines" / "engines.json", records)
+    write_json(folder / "time" / "latencies.json", latencies)
 
 
 def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of, seed_noise: float = 0.01) -> Path:
@@ -333,7 +331,5 @@ def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of
             "chrf_signature": scores["chrf_signature"],
         }
     write_json(folder / "translate" / "test" / "translations.json", records)
-    records, latencies = engine_records(everything)
-    write_json(folder / "engines" / "engines.json", records)
-    write_json(folder / "time" / "latencies.json", latencies)
+    write_engines(folder, assemble(entry, everything, records, {}), references)
     return folder

@@ -14,14 +14,16 @@ from matplotlib.figure import Figure
 from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import style
 from pipeline.analysis.fronts import fronts
+from pipeline.analysis.latency_figures import latency_front, quality_and_latency
 from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
-from pipeline.analysis.training_figures import curves, distillation, final_quality, latency
+from pipeline.analysis.training_figures import curves, distillation, final_quality
 from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import RECIPES, loss_of, report_entry, row_of
+from tests.analysis.synthetic_engines import with_engines
 
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
 
@@ -58,7 +60,7 @@ def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
             final_quality(sparse, quality_name="BLEU"),
             curves(nothing, sparse, match="seconds"),
             distillation(pd.DataFrame(), quality_name="BLEU"),
-            latency(sparse, quality_name="BLEU"),
+            quality_and_latency(sparse, with_engines(sparse)[1].head(0), 8, quality_name="BLEU"),
         ):
             drawn(figure)
 
@@ -131,3 +133,28 @@ def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
     assert not {"GPTQ", "limits"} & labels
     assert [axes.get_xlabel() for axes in panels] == ["width", "depth", "tokens a parameter"] * 2
     assert all("(tau " in axes.get_title(loc="left").replace("\n", " ") for axes in panels)
+
+
+def test_a_front_of_latency_is_not_decided_by_noise() -> None:
+    points = pd.DataFrame({"latency_ms_p50": [1.0, 1.02, 2.0, 2.1, 3.0], "valid_loss": [2.5, 2.0, 1.8, 1.7, 1.75]})
+    assert list(latency_front(points, "valid_loss").index) == [1, 2, 3]
+
+
+def test_latency_is_drawn_by_side_with_every_size_named() -> None:
+    limited = {"width50": {"sizes": ["w64x2", "w256x2"]}}
+    entry = report_entry(recipes=["q8", "q4", "width50"], limited=limited, students=[], plain_of_student={})
+    frame, engines = with_engines(table(entry))
+    with style():
+        figure = drawn(quality_and_latency(frame, engines, 8, quality_name="BLEU"))
+    above, below = figure.axes
+    for axes in (above, below):
+        texts = [text.get_text() for text in axes.texts]
+        assert sorted(text for text in texts if "/" not in text) == sorted(frame["size"].unique())
+        assert [line.get_label() for line in axes.collections if len(line.get_offsets())] == [
+            "light",
+            "heavy",
+            "neither",
+        ]
+        assert axes.get_xlabel() == "ms a batch, median (1 thread, batch 1)"
+    assert "w256x2/width50" in {text.get_text() for text in below.texts}
+    assert "0 are heavily compressed" in below.get_title(loc="left").replace("\n", " ")

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 import copy
 import functools
-import zlib
-from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -16,54 +13,9 @@ from pipeline.analysis.claim import claim_sentence, matches_disagree
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
 from pipeline.analysis.schema import check_verdict
-from pipeline.analysis.table import assemble
-from pipeline.analysis.verdict import build_verdict
 from pipeline.errors import StudyError
-from pipeline.expected import expected_models
-from pipeline.run_id import parse_run_id
-from tests.analysis.synthetic import loss_of, report_entry, row_of
-
-Truth = Callable[[str, str, str], float]
-COMPONENTS = 100
-
-
-def world(
-    truth: Truth = loss_of,
-    *,
-    entry: dict[str, Any] | None = None,
-    noise: float = 0.005,
-    change: Callable[[dict[str, Any]], dict[str, Any]] = lambda row: row,
-    without_quality: str | None = None,
-) -> tuple[dict[str, Any], pd.DataFrame]:
-    """Return the verdict and the table of a world where quality is 100 - 20 x loss and sentences add a little noise."""
-    entry = entry or report_entry()
-    rng = np.random.default_rng(0)
-    rows, translations = [], {}
-    for run_id in (model.run_id for model in expected_models(entry)):
-        identity = parse_run_id(run_id)
-        loss = truth(identity["match"], identity["size"], identity["recipe"]) + rng.normal(0, noise)
-        rows.append(change(row_of(run_id, loss)))
-        if run_id != without_quality:
-            translations[run_id] = {
-                "quality": 100 - 20 * loss,
-                "signature": "bleu",
-                "chrf": 50.0,
-                "chrf_signature": "chrf",
-            }
-    frame = assemble(entry, rows, translations, {})
-    losses = frame.set_index("run_id")["test_loss"]
-
-    def loss_draws(run_id: str) -> np.ndarray:
-        return losses[run_id] + np.random.default_rng(zlib.crc32(run_id.encode())).normal(0, noise / 10, size=100)
-
-    verdict = build_verdict(
-        frame,
-        entry,
-        quality_draws=lambda name: 100 - 20 * loss_draws(name),
-        loss_draws=loss_draws,
-        components=COMPONENTS,
-    )
-    return verdict, frame
+from tests.analysis.synthetic import loss_of, report_entry
+from tests.analysis.worlds import world
 
 
 @functools.cache

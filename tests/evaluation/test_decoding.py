@@ -8,11 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from pipeline.compression.methods.heads import keep_heads
-from pipeline.engines.ctranslate2_engine import CTranslate2Engine
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import decode_targets, encode_sources, translate
-from pipeline.size import SizeSpec
 
 
 def identical(first: list[str], second: list[str]) -> float:
@@ -39,39 +36,6 @@ def test_the_task_is_hard_enough_to_tell_searches_apart(trained) -> None:
     assert identical(by_options[4, 0.0], by_options[4, 2.0]) < 0.95
     words = {options: sum(len(line.split()) for line in lines) for options, lines in by_options.items()}
     assert words[4, 0.0] < words[4, 1.0] < words[4, 2.0]
-
-
-def _without_a_head(model):
-    """Return the model with one of two heads left in every attention, of half the model's width."""
-    return keep_heads(model, SizeSpec(d_model=64, num_layers=2, num_heads=1, head_dim=32))
-
-
-def test_engines_agree_on_pruned_heads(trained) -> None:
-    model = _without_a_head(trained.model)
-    ours, theirs = (
-        translate(model, trained.tokenizer, trained.lines[:100], max_length=20, engine=engine)
-        for engine in ("ctranslate2-float32", "transformers")
-    )
-    assert identical(ours, theirs) >= 0.98
-    assert len(set(ours)) > 50
-
-
-@pytest.mark.parametrize("pruned", [False, True])
-def test_ctranslate2_scores_are_the_model_s_log_probabilities(trained, pruned: bool) -> None:
-    model = _without_a_head(trained.model) if pruned else trained.model
-    translator = CTranslate2Engine(model, trained.tokenizer).translator
-    tokenizer = trained.tokenizer
-    sources = trained.lines[:60]
-    targets = [" ".join(reversed(line.split())) for line in sources[1:]] + ["w1 w2"]  # of another line: improbable ones
-    source_tokens = [tokenizer.convert_ids_to_tokens(tokenizer(line)["input_ids"]) for line in sources]
-    found = translator.score_batch(source_tokens, [line.split() for line in targets])
-    for source, target, result in zip(sources, targets, found, strict=True):
-        ids = torch.tensor([tokenizer(target)["input_ids"]])
-        shifted = torch.cat([torch.zeros(1, 1, dtype=torch.long), ids[:, :-1]], dim=1)
-        with torch.inference_mode():
-            logits = model(input_ids=torch.tensor([tokenizer(source)["input_ids"]]), decoder_input_ids=shifted).logits
-        expected = logits.log_softmax(-1).gather(2, ids.unsqueeze(2)).squeeze()
-        assert np.allclose(result.log_probs, expected.numpy(), atol=1e-4)
 
 
 def test_lines_stay_aligned_whatever_the_batches(trained) -> None:

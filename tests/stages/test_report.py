@@ -16,6 +16,7 @@ import pytest
 from typer.testing import CliRunner
 
 import stages.report
+from pipeline.analysis.engines_table import COLUMNS
 from pipeline.analysis.fronts import AXES
 from pipeline.analysis.report import OUTPUTS, read_curves, read_results, write_report
 from pipeline.errors import StudyError
@@ -62,7 +63,15 @@ def test_the_table_is_the_same_in_both_forms(results: Path) -> None:
     assert list(parquet.columns) == list(csv.columns)
     assert len(parquet) == len(csv) == 3 * 3 * 2 * 5 + 8
     assert parquet["valid_loss"].to_numpy() == pytest.approx(csv["valid_loss"].to_numpy())
-    assert parquet["latency_ms_p50"].notna().sum() == 3
+    assert parquet["latency_ms_p50"].notna().sum() == 3 * 2 * 5 + 4  # the first seed of every configuration
+    assert (parquet["engine_quality"].notna() == (parquet["status"] == "ok")).all()
+
+
+def test_the_engines_have_their_table(results: Path) -> None:
+    engines = pd.read_csv(results / "engines.csv")
+    assert list(engines.columns) == list(COLUMNS)
+    assert not engines.duplicated(["run_id", "engine", "threads", "batch"]).any()
+    assert engines["engine"].nunique() == 6
 
 
 def test_the_verdict_has_the_form_that_stands_beside_it(results: Path) -> None:
@@ -106,6 +115,27 @@ def test_the_page_is_self_contained_and_complete(results: Path) -> None:
         < page.index("Every recipe: 4")
         < page.index("<h2>Figures")
     )
+
+
+def test_latency_has_its_claim_its_ladders_its_figure_and_its_engines(results: Path) -> None:
+    verdict = json.loads((results / "verdict.json").read_text())
+    page = html.unescape((results / "report.html").read_text(encoding="utf-8"))
+    claim = verdict["latency_claim"]
+    assert page.index(verdict["claim"]) < page.index(claim) < page.index("What was matched")
+    section = page[page.index("<h2>Latency</h2>") : page.index("<h2>Distilled students</h2>")]
+    assert claim in section
+    opened, folded = section[: section.index("<details>")], section[section.index("<details>") :]
+    assert "1 thread, batch 1, equal device seconds (300 s)" in opened
+    assert opened.count('<td data-label="Limit">') == 8
+    assert section.count('<td data-label="Limit">') == 8 * len(verdict["latency"]) == 8 * 8
+    assert '<figure id="latency">' in opened
+    assert page.count('<figure id="latency">') == 1
+    assert "2 threads, batch 32" in folded
+    assert "its 4-bit weights run as int8" in folded
+    first = verdict["latency"][0]["limits"][0]
+    assert f"{first['light']['latency_ms_p50']:.2f} ms in ctranslate2-int8" in opened
+    assert "ctranslate2-int8</td>" in section or "ctranslate2-int8 <span" in section
+    assert "1.67x" in section  # fp32 over int8, in the synthetic world
 
 
 def test_students_and_their_claim_are_on_the_page_and_in_both_verdicts(results: Path) -> None:
@@ -152,8 +182,9 @@ def test_a_removed_size_leaves_no_trace(study: Path) -> None:
         ("evaluate/toy-w64x2-s1/rows.json", "rows.json: no such file"),
         ("pretrain/toy-w64x2-s0/curve.csv", "curve.csv: no such file; run the pretrain stage"),
         ("corpus/test-components.npy", "run the prepare stage"),
-        ("engines/engines.json", "engines.json: no such file"),
         ("time/latencies.json", "latencies.json: no such file"),
+        ("engines/engines.json", "engines.json: no such file"),
+        ("engines/toy-w32x2-s0-seconds-q8.ctranslate2-int8.txt", "no such file; run the engines stage again"),
     ],
 )
 def test_a_missing_input_is_named_and_old_results_stay(study: Path, tmp_path: Path, lost: str, message: str) -> None:

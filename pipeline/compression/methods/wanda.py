@@ -21,13 +21,13 @@ from collections.abc import Collection, Mapping
 import torch
 from torch import Tensor
 
-from pipeline.compression.bit_widths import EMBEDDING
 from pipeline.compression.calibration_set import calibration_batches, charge_passes
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.layer_inputs import input_norms
 from pipeline.compression.pruning import compressible, kept_count
 from pipeline.compression.recovery import prune_and_recover
 from pipeline.errors import StudyError
+from pipeline.models.parameters import EMBEDDINGS
 from pipeline.recipes import Wanda
 
 
@@ -80,7 +80,10 @@ def apply(candidate: Candidate, step: Wanda, bench: Bench) -> None:
     charge_passes(candidate, bench, batches, passes=step.rounds if step.rounds and bench.share else 1)
 
     def choose(candidate: Candidate, sparsity: float, previous: dict[str, Tensor] | None) -> dict[str, Tensor]:
-        norms = input_norms(candidate.model, batches)
-        return wanda_masks(compressible(candidate.model), norms, sparsity, previous=previous, whole=[EMBEDDING])
+        matrices = compressible(candidate.model)
+        # A table that is looked up, and nothing else, multiplies no input.
+        norms = {name: torch.ones_like(weight[0], dtype=torch.float64) for name, weight in matrices.items()}
+        norms |= input_norms(candidate.model, batches)
+        return wanda_masks(matrices, norms, sparsity, previous=previous, whole=EMBEDDINGS)
 
     prune_and_recover(candidate, step, bench, choose)

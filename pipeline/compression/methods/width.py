@@ -25,6 +25,7 @@ from torch import Tensor
 
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.methods.heads import keep_heads
+from pipeline.models.parameters import EMBEDDINGS, learnt_parameters
 from pipeline.models.pruned import reshaped
 from pipeline.recipes import Width, shape_after
 from pipeline.size import SizeSpec
@@ -32,7 +33,6 @@ from pipeline.size import SizeSpec
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
-_EMBEDDING = "model.shared.weight"
 _READS = re.compile(r".+\.(?:[qkv]_proj|fc1)\.weight")  # (outputs, d): a column of the stream is a column
 _WRITES = re.compile(r".+\.(?:out_proj|fc2)\.(?:weight|bias)")  # (d, inputs): a column of the stream is a row
 _NORMS = re.compile(r".+layer_norm\.(?:weight|bias)")
@@ -40,7 +40,7 @@ _NORMS = re.compile(r".+layer_norm\.(?:weight|bias)")
 
 def stream_axis(name: str) -> int | None:
     """Return along which axis of a parameter the residual stream's columns lie; None where it does not touch them."""
-    if name == _EMBEDDING or _READS.fullmatch(name):
+    if name in EMBEDDINGS or _READS.fullmatch(name):
         return 1
     return 0 if _WRITES.fullmatch(name) or _NORMS.fullmatch(name) else None
 
@@ -51,7 +51,7 @@ def column_importance(model: Model) -> Tensor:
     It is the sum over all matrices at the stream of the column's L2 norm, divided by that matrix's mean.
     """
     total = torch.zeros(model.config.d_model, dtype=torch.float64)
-    for name, parameter in model.named_parameters():
+    for name, parameter in learnt_parameters(model).items():
         axis = stream_axis(name)
         if axis is not None and parameter.ndim == 2:
             norms = parameter.detach().cpu().double().norm(dim=1 - axis)
@@ -80,10 +80,12 @@ def keep_width(model: Model, size: SizeSpec) -> Model:
     narrower = keep_heads(model, SizeSpec(**(size.model_dump() | {"d_model": before})))
     columns = kept_columns(column_importance(narrower), size.d_model).to(model.device)
     weights = {}
-    for name, parameter in narrower.named_parameters():
+    looked_up = {id(narrower.model.encoder.embed_tokens.weight), id(narrower.model.decoder.embed_tokens.weight)}
+    for name, parameter in learnt_parameters(narrower).items():
         axis = stream_axis(name)
         weights[name] = parameter if axis is None else parameter.index_select(axis, columns)
-    weights[_EMBEDDING] = weights[_EMBEDDING] * math.sqrt(before / size.d_model)
+        if id(parameter) in looked_up and narrower.config.scale_embedding:
+            weights[name] = weights[name] * math.sqrt(before / size.d_model)
     return reshaped(narrower, size, weights)
 
 

@@ -1,0 +1,235 @@
+"""README.md of an exported directory: how good, how large, how fast, how it was made, and whose data it learnt from.
+
+Every number is a measurement's, named with what was measured; what was not says so.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from pipeline.budget import Ledger
+from pipeline.deployment.forms import PACKED, Form
+from pipeline.deployment.measurements import Measurements
+from pipeline.deployment.sources import Source
+
+NOT_MEASURED = "not measured"
+_LANGUAGE = re.compile("[a-z]{2,3}(-[A-Za-z]+)*")
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardFacts:
+    """What a card is written from; `shape` is one clause, `files` maps names to bytes, `code` is the snippet."""
+
+    source: Source
+    form: Form
+    measurements: Measurements
+    files: dict[str, int]
+    shape: str
+    positions: int
+    max_length: int
+    beam: int
+    code: str
+
+
+def front_matter(facts: CardFacts) -> dict[str, Any]:
+    """Return the YAML header: only keys that are known, and metrics only where they were measured."""
+    corpus, row, engine = facts.source.corpus, facts.measurements.row, facts.measurements.engine
+    tags = ["translation", facts.form.family]
+    run = facts.source.run
+    tags += ["quantized"] if run.get("bits") or facts.form.weights == "int8" else []
+    tags += ["pruned"] if run.get("sparsity") else []
+    tags += ["distilled"] if "distill" in str(run.get("method")) else []
+    header: dict[str, Any] = {}
+    if corpus:
+        languages = [corpus[side] for side in ("source_lang", "target_lang")]
+        header |= {"language": languages} if all(map(_LANGUAGE.fullmatch, languages)) else {}
+        header |= {"license": "other", "license_name": corpus["license"]}
+    header |= {"library_name": facts.form.library, "pipeline_tag": "translation", "tags": list(dict.fromkeys(tags))}
+    if row and "quality" in row:
+        header["metrics"] = ["bleu", "chrf"]
+        best, name = (
+            (engine, facts.form.title) if engine and "quality" in engine else (row, "weights in fp32 arithmetic")
+        )
+        metrics = [{"type": "bleu", "name": f"BLEU, {name}", "value": round(float(best["quality"]), 2)}]
+        if "chrf" in best:
+            metrics.append({"type": "chrf", "name": f"chrF, {name}", "value": round(float(best["chrf"]), 2)})
+        data = {"name": _data_name(corpus), "type": "parallel-sentences", "split": "test"}
+        result = {"task": {"type": "translation"}, "dataset": data, "metrics": metrics}
+        header["model-index"] = [{"name": facts.source.name, "results": [result]}]
+    return header
+
+
+def _data_name(corpus: dict[str, Any] | None) -> str:
+    return str(corpus["credit"]) if corpus else "unknown"
+
+
+def _table(header: list[str], rows: list[list[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _bytes(count: int) -> str:
+    return f"{count:,} bytes"
+
+
+def _scores(record: dict[str, Any] | None) -> list[str]:
+    if not record or "quality" not in record:
+        return [NOT_MEASURED, "", ""]
+    interval = (
+        f"{record['quality_low']:.1f} to {record['quality_high']:.1f}"
+        if "quality_low" in record and "quality_high" in record
+        else ""
+    )
+    return [f"{record['quality']:.2f}", interval, f"{record['chrf']:.2f}" if "chrf" in record else ""]
+
+
+def _quality(facts: CardFacts) -> Iterator[str]:
+    row, engine = facts.measurements.row, facts.measurements.engine
+    yield "## Quality"
+    if row is None:
+        yield f"BLEU and chrF: {NOT_MEASURED} ({facts.measurements.missing})."
+        return
+    lines = [["the weights as the recipe left them, in fp32 arithmetic", *_scores(row)]]
+    if facts.form.weights is not None:
+        lines.append([f"what {facts.form.title} makes of them: this directory's own output", *_scores(engine)])
+    yield _table(["on the study's test set", "BLEU", "95 % interval", "chrF"], lines)
+    said = [f"BLEU: `{row['signature']}`." if "signature" in row else "", "The interval is over test sentences alone."]
+    said.append(f"chrF: `{row['chrf_signature']}`." if "chrf_signature" in row else "")
+    said.append(f"Test loss {row['test_loss']:.4f} nats a token." if "test_loss" in row else "")
+    said.append(f"Beam {facts.beam}, at most {facts.max_length} tokens a translation.")
+    yield " ".join(part for part in said if part)
+    if engine and "same_hypotheses" in engine:
+        yield f"{100 * engine['same_hypotheses']:.1f} % of this engine's greedy hypotheses are those of our own decoder."
+    if engine and "note" in engine:
+        yield f"Note: {engine['note']}."
+
+
+def _size(facts: CardFacts) -> Iterator[str]:
+    yield "## Size"
+    row, total = facts.measurements.row, sum(facts.files.values())
+    yield _table(["file", "bytes"], [[f"`{name}`", f"{size:,}"] for name, size in facts.files.items()])
+    counted = f"{_bytes(row['size_bytes'])}" if row else NOT_MEASURED
+    ratio = (
+        f", {row['compression_ratio']:.2f} times smaller than the size that was trained in dense fp32"
+        if row and "compression_ratio" in row
+        else ""
+    )
+    yield f"Together {_bytes(total)}. The weights in the study's own format, which its table counts: {counted}{ratio}."
+    bits = facts.source.run.get("bits")
+    if bits and bits < 8 and facts.form.name != PACKED:
+        yield f"No engine computes in fewer than 8 bits: of weights rounded to {bits} bits this form holds what they are worth."
+
+
+def _latency(facts: CardFacts) -> Iterator[str]:
+    yield "## Latency"
+    if not facts.measurements.timings:
+        yield f"In this form: {NOT_MEASURED}."
+        return
+    rows = [
+        [f"{t['threads']:.0f}", f"{t['batch']:.0f}", f"{t['latency_ms_p50']:.1f} ms", f"{t['latency_ms_p95']:.1f} ms"]
+        for t in facts.measurements.timings
+    ]
+    yield _table(["threads", "sentences a batch", "p50 a batch", "p95 a batch"], rows)
+    yield f"{facts.form.title}, text to text, on the machine where the study ran: another machine has other times."
+
+
+def _spent(run: dict[str, Any]) -> str:
+    ledger = Ledger.from_dict(run["ledger"])
+    parts = []
+    for purpose in run["ledger"]:
+        charge = ledger.of(purpose)
+        parts.append(f"{purpose} {charge.seconds:.1f} s, {charge.flops:.3g} FLOP")
+    total = ledger.total
+    return f"{'; '.join(parts)}; together {total.seconds:.1f} device seconds, {total.flops:.3g} FLOP"
+
+
+def _making(facts: CardFacts) -> Iterator[str]:
+    run = facts.source.run
+    yield "## How it was made"
+    lines = [f"- model: {facts.shape}"]
+    if run.get("study"):
+        lines.append(f"- study `{run['study']}`, run `{run.get('run_id')}`, seed {run.get('seed')}")
+        lines.append(f"- budget {run.get('budget')}, matched in {run.get('match')}; method {run.get('method')}")
+    if run.get("steps_of_recipe"):
+        steps = ["; ".join(_step(step) for step in run["steps_of_recipe"])]
+        lines.append(f"- recipe `{run['recipe']}`: {steps[0]}")
+    elif run.get("recipe"):
+        lines.append(f"- recipe `{run['recipe']}`: trained, not compressed")
+    if run.get("parent_id"):
+        kind = "teacher" if run.get("method") == "distill" else "parent"
+        lines.append(f"- {kind}: `{run['parent_id']}`")
+    if run.get("quantized_tensors"):
+        lines.append(f"- bits in the study's format: {run['quantized_tensors']}")
+    if run.get("sparsity") is not None:
+        lines.append(f"- sparsity {run['sparsity']}")
+    if run.get("ledger"):
+        lines.append(f"- charged: {_spent(run)}")
+    lines.append(f"- this directory: {facts.form.title}; `run.json` has every setting, and the versions that wrote it")
+    yield "\n".join(lines)
+
+
+def _step(step: dict[str, Any]) -> str:
+    idle = {"method"} | ({"group_size"} if step.get("granularity") in ("row", "tensor") else set())
+    settings = [f"{name} {value}" for name, value in step.items() if name not in idle and value not in (None, [])]
+    return f"{step['method']} ({', '.join(settings)})" if settings else str(step["method"])
+
+
+def _data(facts: CardFacts) -> Iterator[str]:
+    corpus = facts.source.corpus
+    yield "## Data"
+    if corpus is None:
+        yield "Licence and credit of the training data are not known to the program that wrote this card."
+        return
+    yield f"Licence of the training data: {corpus['license']}. Credit: {corpus['credit']}."
+
+
+def _limits(facts: CardFacts) -> Iterator[str]:
+    yield "## Limits"
+    corpus = facts.source.corpus
+    lines = [
+        f"- A source of more than {facts.positions} tokens loses its end; a translation has at most {facts.max_length}.",
+        "- One line is one sentence. Text is expected in Unicode NFC with single spaces; `tlc translate` sees to that.",
+    ]
+    if corpus and "max_tokens" in corpus:
+        lines.insert(
+            0,
+            f"- It has learnt from sentences of at most {corpus['max_tokens']} tokens, of one collection; on longer or other "
+            "text nothing was measured.",
+        )
+    yield "\n".join(lines)
+
+
+def _use(facts: CardFacts) -> Iterator[str]:
+    yield "## Use it"
+    needed = (
+        f"`pip install {' '.join(facts.form.packages)}`, then in this directory:"
+        if facts.form.packages
+        else "This form is read by the package train-large-then-compress alone. With it installed, in this directory:"
+    )
+    yield needed
+    yield f"```python\n{facts.code}\n```"
+    yield "With that package, whole files: `tlc translate --model . < in.txt > out.txt`."
+
+
+def model_card(facts: CardFacts) -> str:
+    """Return README.md."""
+    header = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=120)
+    corpus = facts.source.corpus
+    languages = f" from {corpus['source_lang']} to {corpus['target_lang']}" if corpus else ""
+    text = [
+        f"# {facts.source.name}",
+        f"A model that translates{languages}: {facts.shape}, as {facts.form.title}.",
+        *_use(facts),
+        *_quality(facts),
+        *_size(facts),
+        *_latency(facts),
+        *_making(facts),
+        *_data(facts),
+        *_limits(facts),
+    ]
+    return f"---\n{header}---\n\n" + "\n\n".join(text) + "\n"

@@ -1,0 +1,117 @@
+"""What is exported: a row of a study's table by its run_id, or a model directory by its path."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pipeline.errors import StudyError, nearest
+from pipeline.expected import Expected, expected_models
+from pipeline.files import read_json
+from pipeline.params import read_params
+from pipeline.run_id import parse_run_id
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """A model directory, and what is known of where it comes from."""
+
+    directory: Path
+    name: str
+    run: dict[str, Any]
+    """Its run.json; empty where it has none."""
+    run_id: str | None = None
+    """Of the row that was measured on these files."""
+    corpus: dict[str, Any] | None = None
+    """source_lang, target_lang, license and credit of its data, with the rest of the study's `prepare` entry."""
+    search: dict[str, Any] | None = None
+    """beam, length_penalty and max_length of the study."""
+
+
+def find_source(run: str) -> Source:
+    """Return what RUN names: a directory that is there, else a run_id of the studies in params.yaml.
+
+    StudyError with the nearest right name on an unknown run_id, and where the model has not been made or fetched.
+    """
+    if Path(run).is_dir():
+        return _of_directory(Path(run))
+    if Path(run).exists():
+        raise StudyError(f"{run}: a file; give a model's directory, or a run_id such as default-w64x2-s0-seconds-q4")
+    try:
+        study = parse_run_id(run)["study"]
+    except StudyError:
+        raise StudyError(_unknown(run)) from None
+    params = read_params()
+    if study not in params["studies"]:
+        raise StudyError(f"no study {study!r} in params.yaml{nearest(study, params['studies'])}")
+    entry = params["translate_test"][study]  # also where a stage would refuse it as stale: nothing is made here
+    expected = {model.run_id: model for model in expected_models(entry)}
+    if run not in expected:
+        raise StudyError(f"no model {run!r} in study {study!r}{nearest(run, expected)}")
+    directory = Path("artifacts", study) / expected[run].folder
+    if not directory.is_dir():
+        raise StudyError(_absent(directory, expected[run]))
+    return _of_study(directory, run, study, entry)
+
+
+def _unknown(run: str) -> str:
+    if "/" in run or run.startswith("."):
+        return f"{run}: no such directory; give a model's directory, or a run_id of the study's table"
+    known: list[str] = []
+    if Path("params.yaml").is_file():
+        for entry in (read_params().get("translate_test") or {}).values():
+            known += [model.run_id for model in expected_models(entry)]
+    hint = nearest(run, known) if known else "; give a model's directory, or run this in the project's folder"
+    return f"{run!r} is neither a model directory nor a run_id" + (hint if len(hint) < 200 else "")
+
+
+def _absent(directory: Path, model: Expected) -> str:
+    """Return why a study's model is not there, and how to get it."""
+    record = directory.parent / "metrics.json"
+    if record.is_file():
+        status = (read_json(record).get(directory.name) or {}).get("status")
+        if status not in (None, "ok"):
+            return f"{directory}: {model.run_id} has status {status!r}, it left no model; export another row"
+    stage = _stage(model)
+    return f"{directory}: not there; make it with `tlc reproduce {stage}` (or `dvc repro {stage}`), or fetch it: `dvc pull {stage}`"
+
+
+def _stage(model: Expected) -> str:
+    """Return the stage of the graph that writes a model, such as ``quantize@default-w64x2-s0-posttraining``."""
+    first, key = model.folder.parts[:2]
+    if first != "compressed":
+        return f"{first}@{key}"
+    name = f"{key}-{model.folder.parts[2]}"
+    kind = next((kind for kind in ("quantize", "prune") if name in (read_params().get(kind) or {})), "quantize")
+    return f"{kind}@{name}"
+
+
+def _of_directory(directory: Path) -> Source:
+    """Return a model directory, with its study where run.json names one that params.yaml knows."""
+    if not (directory / "config.json").is_file():
+        raise StudyError(
+            f"{directory}: no config.json, so no model directory; give the folder that holds a model's files"
+        )
+    run = dict(read_json(directory / "run.json")) if (directory / "run.json").is_file() else {}
+    study, run_id = run.get("study"), run.get("run_id")
+    if run.get("export"):
+        raise StudyError(f"{directory}: already an exported model; export the model that it was made of")
+    if study and run_id and Path("params.yaml").is_file():
+        params = read_params()
+        entry = (params.get("translate_test") or {}).get(study)
+        if entry is not None:
+            return _of_study(directory, run_id, study, entry)
+    name = run_id or directory.resolve().name
+    return Source(directory=directory, name=name, run=run, run_id=run_id, corpus=run.get("corpus"))
+
+
+def _of_study(directory: Path, run_id: str, study: str, entry: dict[str, Any]) -> Source:
+    return Source(
+        directory=directory,
+        name=run_id,
+        run=dict(read_json(directory / "run.json")),
+        run_id=run_id,
+        corpus=(read_params().get("prepare") or {}).get(study),
+        search={name: entry[name] for name in ("beam", "length_penalty", "max_length")},
+    )

@@ -1,0 +1,143 @@
+"""The architectures that a model may have, and what their configurations leave unsaid: ties and kinds of sinusoids.
+
+Pre-norm models are M2M100, the study's and imported ones; post-norm models are Marian. A configuration carries up to two
+attributes more, which transformers saves and reads but does not heed; `pipeline.models.pruned.model_of` does:
+
+- ``embedding_ties``, of M2M100 with ``tie_word_embeddings: false``: which of the vocabulary's tables are one matrix.
+  transformers makes the two embeddings one when it builds such a model, and separate ones when it loads it.
+- ``sinusoids``, of Marian: ``fairseq``, whose frequencies are not Marian's own, or ``marian``.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+from transformers.models.m2m_100.modeling_m2m_100 import M2M100Attention, M2M100SinusoidalPositionalEmbedding
+from transformers.models.marian import MarianConfig, MarianMTModel
+from transformers.models.marian.modeling_marian import MarianAttention, MarianSinusoidalPositionalEmbedding
+
+from pipeline.errors import StudyError
+from pipeline.models.parameters import TABLES, learnt_parameters
+
+if TYPE_CHECKING:
+    from pipeline.models.seq2seq import Model
+
+CONFIGURATIONS: dict[str, Any] = {"m2m_100": M2M100Config, "marian": MarianConfig}
+MODELS: dict[str, Any] = {"m2m_100": M2M100ForConditionalGeneration, "marian": MarianMTModel}
+ATTENTIONS = (M2M100Attention, MarianAttention)
+
+_OFFSET = 2  # fairseq's first position, as its padding's index is 1
+
+
+def kind_of_config(config: Any, path: Path) -> str:
+    """Return the model type of config.json's mapping; StudyError on one that is not known here."""
+    kind = config.get("model_type") if isinstance(config, dict) else None
+    if kind not in MODELS:
+        raise StudyError(
+            f"{path}: a checkpoint of another architecture, model type {kind!r}, not {' or '.join(MODELS)}; give another "
+            f"model, or, where the file is damaged, delete {path.parent} and rerun its stage"
+        )
+    sizes = config.get("vocab_size"), config.get("decoder_vocab_size") or config.get("vocab_size")
+    if sizes[0] != sizes[1]:
+        raise StudyError(
+            f"{path}: tables of {sizes[0]} and {sizes[1]} words, which transformers ties wrongly; fill up the smaller"
+        )
+    return str(kind)
+
+
+def is_plain(config: Any) -> bool:
+    """Tell whether transformers' own saving loses nothing: an M2M100 whose tables are all one matrix."""
+    return bool(config.model_type == "m2m_100" and config.tie_word_embeddings)
+
+
+def _sinusoids(model: Any) -> list[nn.Embedding]:
+    return [model.model.encoder.embed_positions, model.model.decoder.embed_positions]
+
+
+def _fairseq_sinusoids(shape: torch.Size) -> Tensor:
+    """Return fairseq's positions (N, d), counted from the first token's."""
+    rows, width = shape
+    return M2M100SinusoidalPositionalEmbedding.get_embedding(rows + _OFFSET, width)[_OFFSET:]
+
+
+def _marian_sinusoids(shape: torch.Size) -> Tensor:
+    with torch.random.fork_rng(devices=[]):
+        table = MarianSinusoidalPositionalEmbedding(*shape)
+    table._init_weight()
+    return table.weight
+
+
+@torch.no_grad()
+def complete(model: Any) -> None:
+    """Give a freshly built model what its configuration says beyond transformers' own: ties and sinusoids, in place."""
+    config = model.config
+    if config.model_type == "marian":
+        for table in _sinusoids(model):
+            if getattr(config, "sinusoids", None) == "fairseq":
+                table.weight.copy_(_fairseq_sinusoids(table.weight.shape))
+            table.weight.requires_grad_(False)
+    for first, *others in getattr(config, "embedding_ties", None) or []:
+        weight = nn.Parameter(model.get_submodule(first).weight.detach().clone())
+        for name in (first, *others):
+            model.get_submodule(name).weight = weight
+
+
+@torch.no_grad()
+def recognise(model: Any, directory: Path) -> None:
+    """Note in the configuration of a model that transformers has loaded what `complete` needs, and make its ties, in place.
+
+    Tables that are equal to the last bit are one matrix. StudyError on positions that no formula gives, and on a bias of
+    the output, which neither losses nor files here know.
+    """
+    config = model.config
+    if config.model_type == "marian":
+        if bool(model.final_logits_bias.any()):
+            raise StudyError(f"{directory}: the output has a bias, which losses here do not know; give a model without")
+        shape = _sinusoids(model)[0].weight.shape
+        config.sinusoids = "fairseq" if _equal(model, _fairseq_sinusoids(shape)) else "marian"
+        if config.sinusoids == "marian" and not _equal(model, _marian_sinusoids(shape)):
+            raise StudyError(f"{directory}: its positions are no sinusoids; learnt positions cannot be compressed here")
+    elif not config.tie_word_embeddings:
+        # The encoder and the decoder read tables of their own: nothing reads `shared`.
+        model.model.shared.weight = model.model.encoder.embed_tokens.weight
+        ties: list[list[str]] = []
+        for name in TABLES:
+            weight = model.get_submodule(name).weight
+            for group in ties:
+                if torch.equal(model.get_submodule(group[0]).weight, weight):
+                    group.append(name)
+                    break
+            else:
+                ties.append([name])
+        config.embedding_ties = [group for group in ties if len(group) > 1]
+        training = model.training
+        complete(model)
+        model.train(training)
+
+
+def _equal(model: Any, positions: Tensor) -> bool:
+    return all(bool(torch.allclose(table.weight, positions, rtol=0, atol=1e-6)) for table in _sinusoids(model))
+
+
+def save_plain(model: Model, directory: Path) -> None:
+    """Write config.json and model.safetensors of a standard shape, which anybody's `from_pretrained` loads."""
+    if is_plain(model.config):
+        model.save_pretrained(directory, safe_serialization=True)
+        return
+    # transformers leaves out Marian's positions, and every table but one of those that are one matrix, and would draw new
+    # ones: M2M100 reads each by its own name.
+    whole: Any = model
+    positions, whole._keys_to_ignore_on_save = type(model)._keys_to_ignore_on_save, None
+    state = {name: tensor.detach().clone().contiguous() for name, tensor in model.state_dict().items()}
+    if model.config.model_type == "marian":
+        kept = learnt_parameters(model)
+        tables = {f"{name}.weight" for name in TABLES}
+        state = {name: tensor for name, tensor in state.items() if name in kept or name not in tables}
+    try:
+        model.save_pretrained(directory, state_dict=state, safe_serialization=True)
+    finally:
+        whole._keys_to_ignore_on_save = positions

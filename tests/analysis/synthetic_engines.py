@@ -1,0 +1,84 @@
+"""Engines of a synthetic study: int8 takes 0.6 of fp32's time, two threads 0.7 of one's; widths and depths cost what they hold."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pandas as pd
+
+from pipeline.analysis.engines_table import engine_columns, engines_table
+
+SETTINGS = ((1, 1), (2, 1), (1, 32), (2, 32))
+FACTORS = {"float32": 1.0, "int16": 0.8, "int8": 0.6, "torch": 3.0}
+COMPARED = (
+    "ctranslate2-float32", "ctranslate2-int16", "ctranslate2-int8", "onnxruntime-float32", "onnxruntime-int8", "torch",
+)  # fmt: skip
+
+Milliseconds = Callable[[dict[str, Any], str, int, int], float]
+"""(row, engine, threads, batch) -> median of a batch."""
+
+Change = Callable[[dict[str, Any]], dict[str, Any]]
+
+
+def usual_ms(row: dict[str, Any], engine: str, threads: int, batch: int) -> float:
+    """Return the default world's median: of the shape that is left."""
+    work = (2 + row["d_model"] / 16) * (0.5 + row["num_layers"] / 4)
+    return work * FACTORS[engine.rpartition("-")[2]] * (0.7 if threads == 2 else 1.0) * (8.0 if batch == 32 else 1.0)
+
+
+def deployed_in(row: dict[str, Any]) -> str:
+    """Return the engine of a row of the table."""
+    return "ctranslate2-float32" if pd.isna(row["bits"]) else "ctranslate2-int8"
+
+
+def engine_records(
+    frame: pd.DataFrame,
+    *,
+    milliseconds: Milliseconds = usual_ms,
+    settings: tuple[tuple[int, int], ...] = SETTINGS,
+    change_record: Change = lambda record: record,
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """Return what the stages engines and time write of a table: every ok row deployed, each configuration's first seed timed.
+
+    The first seeds' dense models run in every engine. `change_record` may alter a record before it is timed; quality is
+    100 - 20 x test loss.
+    """
+    first = set(frame[frame["seed"] == frame.groupby(["match", "config_id"])["seed"].transform("min")]["run_id"])
+    records, latencies = [], []
+    for row in frame[frame["status"] == "ok"].to_dict("records"):
+        run_id, deployed, timed = row["run_id"], deployed_in(row), row["run_id"] in first
+        everything = timed and row["recipe"] == "fp32" and pd.isna(row["teaching"])
+        for engine in (deployed, *(name for name in COMPARED if everything and name != deployed)):
+            quality = 100 - 20 * row["test_loss"]
+            narrow = pd.notna(row["bits"]) and row["bits"] < 8
+            record = change_record(
+                {
+                    "run_id": run_id,
+                    "engine": engine,
+                    "deployed": engine == deployed,
+                    "status": "ok",
+                    "note": f"its {row['bits']:.0f}-bit weights run as int8" if narrow else None,
+                    "same_hypotheses": 0.995 if timed and engine.endswith("float32") else None,
+                    "size_bytes": int(row["params_total"] * (1 if engine.endswith("int8") else 4)),
+                    "quality": quality,
+                    "quality_low": quality - 1,
+                    "quality_high": quality + 1,
+                    "signature": "bleu",
+                    "chrf": 50.0,
+                }
+            )
+            records.append(record)
+            for threads, batch in settings if timed and record["status"] == "ok" else ():
+                ms = milliseconds(row, record["engine"], threads, batch)
+                place = {"run_id": run_id, "engine": record["engine"], "threads": threads, "batch": batch}
+                latencies.append(place | {"latency_ms_p50": ms, "latency_ms_p95": 1.5 * ms})
+    return records, latencies
+
+
+def with_engines(frame: pd.DataFrame, **changes: Any) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Return the table with what its deployed engines measured, and the frame of engines.csv; `changes` of `engine_records`."""
+    engines = engines_table(*engine_records(frame, **changes), expected=frame["run_id"])
+    columns = engine_columns(engines)
+    told = pd.DataFrame([columns.get(run_id, {}) for run_id in frame["run_id"]], index=frame.index)
+    return frame.assign(**{name: told[name].astype(frame[name].dtype) for name in told}), engines
