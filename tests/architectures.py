@@ -14,7 +14,7 @@ from transformers.models.marian import MarianConfig
 from pipeline.models.architectures import recognise, save_plain
 from pipeline.models.pruned import model_of
 
-ARCHITECTURES = ("tied", "untied", "decoder-tied", "post-norm", "post-norm-separate")
+ARCHITECTURES = ("tied", "untied", "decoder-tied", "post-norm", "post-norm-separate", "post-norm-learned")
 
 
 def config_of(kind: str, *, vocab_size: int, **changes: Any) -> PretrainedConfig:
@@ -29,7 +29,7 @@ def config_of(kind: str, *, vocab_size: int, **changes: Any) -> PretrainedConfig
     common |= changes
     if kind.startswith("post-norm"):
         common = {"decoder_vocab_size": vocab_size, "sinusoids": "fairseq"} | common
-        return MarianConfig(share_encoder_decoder_embeddings=kind == "post-norm", **common)
+        return MarianConfig(share_encoder_decoder_embeddings=kind != "post-norm-separate", **common)
     return M2M100Config(tie_word_embeddings=kind == "tied", **common)
 
 
@@ -50,6 +50,9 @@ def tiny_model(kind: str, *, vocab_size: int, **changes: Any) -> Any:
                 model.model.decoder.embed_tokens.weight = decoder
                 if kind == "decoder-tied":
                     model.lm_head.weight = decoder
+            if kind == "post-norm-learned":
+                for side in (model.model.encoder, model.model.decoder):
+                    side.embed_positions.weight.normal_(std=0.1)
     recognise(model, Path("in memory"))
     return model.eval()
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from pipeline.models.parameters import learnt_parameters
+from pipeline.models.parameters import stored_parameters
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -46,4 +46,4 @@ def without_channels(model: Model, roots: Sequence[str], *, kept: int, block: in
         channels = (gone.unsqueeze(1) * block + torch.arange(block)).flatten().tolist()
         if channels:
             graph.get_pruning_group(layer, remove, channels).prune()
-    return {name: parameter.detach() for name, parameter in learnt_parameters(pruned).items()}
+    return {name: parameter.detach() for name, parameter in stored_parameters(pruned).items()}

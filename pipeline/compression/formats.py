@@ -36,7 +36,7 @@ from pipeline.compression.quantization import Floats, Mask, QuantizedTensor, deq
 from pipeline.compression.sizes import Shapes, parameter_shapes
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path
-from pipeline.models.parameters import ALWAYS_ZERO, learnt_parameters
+from pipeline.models.parameters import ALWAYS_ZERO, stored_parameters
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -72,7 +72,7 @@ def _weights(candidate: Candidate, directory: Path) -> dict[str, Floats]:
     if extra:
         raise ValueError(f"the model has buffers that would be lost: {', '.join(sorted(extra))}")
     weights: dict[str, Floats] = {}
-    for name, parameter in learnt_parameters(model).items():
+    for name, parameter in stored_parameters(model).items():
         weights[name] = parameter.detach().to(device="cpu", dtype=torch.float32).contiguous().numpy()
         if not np.isfinite(weights[name]).all():
             raise StudyError(f"{directory}: {name} is not finite, the model has diverged; lower its learning rate")
@@ -208,14 +208,14 @@ def read_contents(directory: str | Path) -> Contents:
     layers = _linear_layers(model)
     name = "its metadata"
     try:
-        words = read_words(record.get("matrices"), len(compressible(model)))
+        words = read_words(record.get("matrices"), sum(len(shape) == 2 for shape in shapes.values()))
         encodings = [MatrixEncoding.from_word(word) for word in words]
         widths = read_words(record["activations"], len(layers)) if "activations" in record else []
         name = "its tensors"
         reader = PartsReader(tensors, encodings, ranges=len(widths))
         queue = iter(encodings)
         with torch.no_grad():
-            for name, parameter in learnt_parameters(model).items():
+            for name, parameter in stored_parameters(model).items():
                 shape = shapes[name]
                 part = reader.matrix(shape, next(queue)) if len(shape) == 2 else reader.vector(shape)
                 if part.mask is not None:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
-from pipeline.models.parameters import ALWAYS_ZERO, learnt_parameters
+from pipeline.models.parameters import ALWAYS_ZERO, stored_parameters
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -83,7 +83,7 @@ def plain_model(model: Model) -> Model:
         plain = model_of(model.config)
     weights = dense_weights(model)
     with torch.no_grad():
-        for name, parameter in learnt_parameters(plain).items():
+        for name, parameter in stored_parameters(plain).items():
             parameter.copy_(weights[name])
     plain.generation_config = model.generation_config
     return plain.eval()
@@ -98,7 +98,7 @@ def group_sizes(model: Model) -> set[int | None]:
 def _state(model: Model) -> dict[str, Tensor]:
     """Return the tensors that make the model, tied ones once."""
     tied = {name for name, _ in model.named_parameters(remove_duplicate=False)} | ALWAYS_ZERO
-    tied -= set(learnt_parameters(model))
+    tied -= set(stored_parameters(model))
     state = model.state_dict()
     return {
         name: state[name].contiguous() for name in sorted(state) if name not in tied and not name.endswith(_UNIT_SCALES)

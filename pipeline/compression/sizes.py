@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pipeline.models.parameters import learnt_parameters
+from pipeline.models.parameters import stored_parameters
 
 if TYPE_CHECKING:
     from torch import nn
@@ -20,8 +20,8 @@ ZSTD_LEVEL = 19
 
 
 def parameter_shapes(model: nn.Module) -> dict[str, tuple[int, ...]]:
-    """Return the shape of every learnt parameter by name, in the model's order, tied ones once under their first name."""
-    return {name: tuple(parameter.shape) for name, parameter in learnt_parameters(model).items()}
+    """Return the shape of every stored parameter by name, in the model's order, tied ones once under their first name."""
+    return {name: tuple(parameter.shape) for name, parameter in stored_parameters(model).items()}
 
 
 def dense_size_bytes(shapes: Shapes) -> int:

@@ -87,15 +87,16 @@ def _export(model: Model, directory: Path, target: PreTrainedTokenizerFast) -> N
 
 
 def _quantize(source: Path, directory: Path) -> None:
-    """Write the int8 graphs of the fp32 ones in `source`: a grid a matrix, signed weights, unsigned inputs.
+    """Write the int8 graphs of the fp32 ones in `source`: a grid a column, signed weights of 7 bits, unsigned inputs of 8.
 
-    Other configurations (unsigned weights, a grid a row, 7 bits) were up to 20 % slower and no better.
+    Processors without VNNI saturate the sum of two products of 8 bits, in silence; of 7 and 8 bits they cannot. On 1000
+    sentences and two models it cost 0.1 BLEU against 8 bits, at the same speed.
     """
     from optimum.onnxruntime import ORTQuantizer
     from optimum.onnxruntime.configuration import AutoQuantizationConfig
 
     for name in _GRAPHS:
-        config = AutoQuantizationConfig.avx512_vnni(is_static=False, per_channel=False)
+        config = AutoQuantizationConfig.avx512(is_static=False, per_channel=True, reduce_range=True)
         quantizer = ORTQuantizer.from_pretrained(source, file_name=f"{name}.onnx")
         quantizer.quantize(save_dir=directory, quantization_config=config, file_suffix="")
 
@@ -140,8 +141,6 @@ def _session_options(threads: int) -> Any:
     options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
     options.log_severity_level = 3
     options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores too
-    # Processors without VNNI saturate sums of products with signed weights; with this they compute with unsigned ones.
-    options.add_session_config_entry("session.x64quantprecision", "1")
     return options
 
 

@@ -5,7 +5,8 @@ attributes more, which transformers saves and reads but does not heed; `pipeline
 
 - ``embedding_ties``, of M2M100 with ``tie_word_embeddings: false``: which of the vocabulary's tables are one matrix.
   transformers makes the two embeddings one when it builds such a model, and separate ones when it loads it.
-- ``sinusoids``, of Marian: ``fairseq``, whose frequencies are not Marian's own, or ``marian``.
+- ``sinusoids``, of Marian: ``fairseq``, whose frequencies are not Marian's own, ``marian``, or ``learned``: then they are
+  none, and files hold them. Training leaves them as they are, as Marian's modules give them no gradient.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from transformers.models.marian import MarianConfig, MarianMTModel
 from transformers.models.marian.modeling_marian import MarianAttention, MarianSinusoidalPositionalEmbedding
 
 from pipeline.errors import StudyError
-from pipeline.models.parameters import TABLES, learnt_parameters
+from pipeline.models.parameters import LEARNED, TABLES, learnt_parameters
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -90,17 +91,17 @@ def complete(model: Any) -> None:
 def recognise(model: Any, directory: Path) -> None:
     """Note in the configuration of a model that transformers has loaded what `complete` needs, and make its ties, in place.
 
-    Tables that are equal to the last bit are one matrix. StudyError on positions that no formula gives, and on a bias of
-    the output, which neither losses nor files here know.
+    Tables that are equal to the last bit are one matrix. StudyError on a bias of the output, which neither losses nor
+    files here know.
     """
     config = model.config
     if config.model_type == "marian":
         if bool(model.final_logits_bias.any()):
             raise StudyError(f"{directory}: the output has a bias, which losses here do not know; give a model without")
         shape = _sinusoids(model)[0].weight.shape
-        config.sinusoids = "fairseq" if _equal(model, _fairseq_sinusoids(shape)) else "marian"
-        if config.sinusoids == "marian" and not _equal(model, _marian_sinusoids(shape)):
-            raise StudyError(f"{directory}: its positions are no sinusoids; learnt positions cannot be compressed here")
+        formulas = {"fairseq": _fairseq_sinusoids, "marian": _marian_sinusoids}
+        fitting = (name for name, formula in formulas.items() if _equal(model, formula(shape)))
+        config.sinusoids = next(fitting, LEARNED)
     elif not config.tie_word_embeddings:
         # The encoder and the decoder read tables of their own: nothing reads `shared`.
         model.model.shared.weight = model.model.encoder.embed_tokens.weight

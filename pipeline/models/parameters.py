@@ -10,12 +10,21 @@ EMBEDDINGS = frozenset(f"{table}.weight" for table in TABLES)
 ALWAYS_ZERO = frozenset({"final_logits_bias"})
 """Buffers of Marian that files leave out; a model whose own are not 0 is refused when it is loaded."""
 
+LEARNED = "learned"
+"""As a configuration's `sinusoids`: the positions are none, and follow from no formula."""
+
 _POSITIONS = ".embed_positions."
 
 
-def learnt_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return the parameters that training changes and files hold, by name, in the model's order, tied ones once.
+def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return the parameters that files hold, by name, in the model's order, tied ones once.
 
-    Marian's sinusoids are parameters too, but follow from the configuration: they are left out.
+    Marian's sinusoids are parameters too, but follow from the configuration: they are left out, unless they were learned.
     """
+    learned = getattr(getattr(model, "config", None), "sinusoids", None) == LEARNED
+    return {name: parameter for name, parameter in model.named_parameters() if learned or _POSITIONS not in name}
+
+
+def learnt_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
+    """Return those of `stored_parameters` that training and compression may change: all but Marian's positions."""
     return {name: parameter for name, parameter in model.named_parameters() if _POSITIONS not in name}

@@ -16,7 +16,7 @@ from transformers import PretrainedConfig
 
 from pipeline.errors import StudyError
 from pipeline.models.architectures import ATTENTIONS, MODELS, complete
-from pipeline.models.parameters import learnt_parameters
+from pipeline.models.parameters import stored_parameters
 from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def reshaped(model: Model, size: SizeSpec, weights: Mapping[str, Tensor]) -> Mod
     set_shape(config, size)
     with torch.random.fork_rng(devices=[]):  # its first values are overwritten: nobody's random numbers change
         result = model_of(config)
-    parameters = learnt_parameters(result)
+    parameters = stored_parameters(result)
     wanted = {name: tuple(parameter.shape) for name, parameter in parameters.items()}
     given = {name: tuple(weight.shape) for name, weight in weights.items()}
     wrong = sorted(name for name in wanted.keys() | given.keys() if wanted.get(name) != given.get(name))

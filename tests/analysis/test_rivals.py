@@ -21,6 +21,7 @@ from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from pipeline.selection import configurations_to_translate
 from tests.analysis.synthetic import loss_of, report_entry, row_of
+from tests.analysis.synthetic_engines import with_engines
 
 STUDENTS = {"q4": {"students": True}, "q8": {"students": True}}
 SMALL: dict[str, Any] = {"sizes": ["w32x2", "w64x2", "w128x2"], "recipes": ["q8", "q4", "q3"], "limited": STUDENTS}
@@ -48,8 +49,18 @@ def world(
     def loss_draws(run_id: str) -> np.ndarray:
         return losses[run_id] + np.random.default_rng(zlib.crc32(run_id.encode())).normal(0, 4e-4, size=100)
 
+    def quality_draws(run_id: str) -> np.ndarray:
+        return 100 - 20 * loss_draws(run_id)
+
+    frame, engines = with_engines(frame, settings=())  # nothing is timed: students stand at no latency limit
     verdict = build_verdict(
-        frame, entry, quality_draws=lambda name: 100 - 20 * loss_draws(name), loss_draws=loss_draws, components=100
+        frame,
+        engines,
+        entry,
+        quality_draws=quality_draws,
+        engine_draws=quality_draws,
+        loss_draws=loss_draws,
+        components=100,
     )
     check_verdict(verdict)
     return verdict, frame

@@ -131,11 +131,19 @@ def test_masks_and_grids_reach_every_table_once(
     parent: Path, kind: str, corpus: PreparedCorpus, tmp_path: Path
 ) -> None:
     candidate = candidate_of(load_dense(parent))
-    tables = {"tied": 1, "untied": 3, "decoder-tied": 2, "post-norm": 1, "post-norm-separate": 2}[kind]
+    tables = {
+        "tied": 1,
+        "untied": 3,
+        "decoder-tied": 2,
+        "post-norm": 1,
+        "post-norm-separate": 2,
+        "post-norm-learned": 1,
+    }[kind]
     METHODS["uniform"](
         candidate, SETTINGS["uniform"](method="uniform", bits=4, embedding_bits=8), bench(corpus, tmp_path, parent)
     )
     of_tables = {name: grid.bits for name, grid in candidate.quantized.items() if "layers" not in name}
+    assert not any("embed_positions" in name for name in candidate.quantized)
     assert len(of_tables) == tables
     assert set(of_tables.values()) == {8}
     assert {grid.bits for name, grid in candidate.quantized.items() if "layers" in name} == {4}

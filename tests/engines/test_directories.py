@@ -9,6 +9,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -80,6 +82,17 @@ def test_narrower_weights_are_smaller_and_close(
     )
     assert least <= same_hypotheses(answers(narrow, trained, 200), answers(exact, trained, 200))
     assert narrow.size_bytes < fraction * exact.size_bytes
+
+
+def test_onnx_weights_cannot_saturate(trained: Trained, tmp_path: Path) -> None:
+    """Two products of 8-bit inputs and weights of at most 64 fit into the 16 bits that older processors sum them in."""
+    onnxruntime.convert(trained.model, trained.tokenizer, tmp_path, weights="int8")
+    graph = onnx.load(tmp_path / "decoder_with_past_model.onnx").graph
+    products = {name for node in graph.node if node.op_type == "MatMulInteger" for name in node.input}
+    weights = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer if tensor.name in products]
+    matrices = [weight for weight in weights if weight.ndim == 2]
+    assert len(matrices) >= 2 * 8 + 1  # of two layers, and the output
+    assert all(weight.dtype == np.int8 and 60 <= np.abs(weight.astype(int)).max() <= 64 for weight in matrices)
 
 
 def test_a_model_stays_as_it_was(trained: Trained) -> None:

@@ -182,11 +182,6 @@ def test_refusals_of_models_and_corpora(project: Path, corpus: PreparedCorpus, p
     assert "another source tokenizer" in fault("other", corpus=corpus.path, recipe=calibrates)
     with pytest.raises(StudyError, match=r"set corpus\.vocab_size: 290"):
         prepared("other", vocab_size=300)
-    learned = tiny_model("post-norm", vocab_size=300)
-    with torch.no_grad():
-        learned.model.decoder.embed_positions.weight.add_(0.1)
-    save_plain(learned, project / "learned")
-    assert "its positions are no sinusoids" in fault("learned")
     biased = tiny_model("post-norm", vocab_size=300)
     biased.final_logits_bias.add_(1)
     save_plain(biased, project / "biased")

@@ -18,7 +18,7 @@ import re
 from typing import TYPE_CHECKING
 
 from pipeline.compression.candidate import Bench, Candidate
-from pipeline.models.parameters import learnt_parameters
+from pipeline.models.parameters import stored_parameters
 from pipeline.models.pruned import reshaped
 from pipeline.recipes import Layers, shape_after
 from pipeline.size import SizeSpec
@@ -41,7 +41,7 @@ def keep_layers(model: Model, size: SizeSpec) -> Model:
     """Return a new model of `size`, which is `model`'s own but for fewer layers."""
     kept = kept_layers(model.config.encoder_layers, size.num_layers)
     weights = {}
-    for name, parameter in learnt_parameters(model).items():
+    for name, parameter in stored_parameters(model).items():
         found = _LAYER.fullmatch(name)
         if found is None:
             weights[name] = parameter

@@ -25,7 +25,7 @@ from torch import Tensor
 
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.methods.heads import keep_heads
-from pipeline.models.parameters import EMBEDDINGS, learnt_parameters
+from pipeline.models.parameters import EMBEDDINGS, learnt_parameters, stored_parameters
 from pipeline.models.pruned import reshaped
 from pipeline.recipes import Width, shape_after
 from pipeline.size import SizeSpec
@@ -40,7 +40,7 @@ _NORMS = re.compile(r".+layer_norm\.(?:weight|bias)")
 
 def stream_axis(name: str) -> int | None:
     """Return along which axis of a parameter the residual stream's columns lie; None where it does not touch them."""
-    if name in EMBEDDINGS or _READS.fullmatch(name):
+    if name in EMBEDDINGS or name.endswith("embed_positions.weight") or _READS.fullmatch(name):
         return 1
     return 0 if _WRITES.fullmatch(name) or _NORMS.fullmatch(name) else None
 
@@ -81,7 +81,7 @@ def keep_width(model: Model, size: SizeSpec) -> Model:
     columns = kept_columns(column_importance(narrower), size.d_model).to(model.device)
     weights = {}
     looked_up = {id(narrower.model.encoder.embed_tokens.weight), id(narrower.model.decoder.embed_tokens.weight)}
-    for name, parameter in learnt_parameters(narrower).items():
+    for name, parameter in stored_parameters(narrower).items():
         axis = stream_axis(name)
         weights[name] = parameter if axis is None else parameter.index_select(axis, columns)
         if id(parameter) in looked_up and narrower.config.scale_embedding:
