@@ -23,7 +23,7 @@ def test_help_has_an_example_and_loads_no_torch(stage: str) -> None:
         "import sys, runpy\n"
         f"sys.argv = ['{stage}', '--help']\n"
         "try:\n"
-        f"    runpy.run_module('stages.{stage.replace('-', '_')}', run_name='__main__')\n"
+        f"    runpy.run_module('stages.{module}', run_name='__main__')\n"
         "except SystemExit as stop:\n"
         "    print('exit', stop.code, sorted(m for m in ('torch', 'transformers', 'pandas') if m in sys.modules))\n"
     )
