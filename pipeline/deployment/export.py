@@ -168,7 +168,11 @@ def _complete(
             source=source,
             form=form,
             measurements=read_measurements(
-                results, source.run_id, engine=engine, size_bytes=size_bytes(source.directory)
+                results,
+                source.run_id,
+                engine=engine,
+                size_bytes=size_bytes(source.directory),
+                unmeasured=source.unmeasured,
             ),
             files=files,
             shape=_shape(model),
