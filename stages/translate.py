@@ -128,7 +128,7 @@ def main(
     length_penalty: Annotated[float | None, typer.Option(help="Above 1 favours long translations.")] = None,
     max_length: Annotated[int | None, typer.Option(help="The most tokens of a translation.")] = None,
     threads: Annotated[int, typer.Option(help="Batches at a time in CTranslate2, threads of one batch elsewhere.")] = 1,
-    window: Annotated[int, typer.Option(help="The most lines that are translated before any is written.")] = 1000,
+    window: Annotated[int, typer.Option(help="The most lines that are translated before any is written.")] = 200,
     batch: Annotated[int, typer.Option(help="Padded source tokens that are translated together.")] = 1000,
 ) -> None:
     """Translate by batched beam search, line for line.

@@ -20,7 +20,8 @@ from pipeline.engines.search import BeamSearch
 from pipeline.errors import StudyError
 from pipeline.progress import progress
 
-WINDOW = 1000
+WINDOW = 200
+"""Lines: on one thread as fast as 1000, and several times sooner seen."""
 _CHUNK = 1 << 16
 
 

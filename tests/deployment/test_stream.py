@@ -76,6 +76,10 @@ def test_any_bytes_keep_their_lines(tmp_path: Path) -> None:
     assert max(sizes) == 64
 
 
+def test_the_first_lines_of_a_long_file_do_not_wait_for_many(tmp_path: Path) -> None:
+    assert set(_stream(tmp_path, b"a\n" * 1000)[2]) == {200}
+
+
 def test_cut_lines_are_counted(tmp_path: Path) -> None:
     assert _stream(tmp_path, b"long\nshort\nlong\n", window=1)[1].cut == 2
 
