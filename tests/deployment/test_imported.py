@@ -12,10 +12,10 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.corpora.tokenizers_of import save_tokenizers
 from pipeline.deployment.export import export
 from pipeline.deployment.product import open_product
 from pipeline.deployment.sources import find_source
-from pipeline.models.tokenizers_of import save_tokenizers
 from tests.architectures import tiny_model, write_as_import
 from tests.trained import word_tokenizer
 
