@@ -97,7 +97,7 @@ def deployed_form(bits: Mapping[str, int], *, rounds_inputs: bool) -> Form:
     return form_named(deployed_engine(bits=widest, activation_bits=8 if rounds_inputs else None))
 
 
-def export_record(run: Mapping[str, Any]) -> dict[str, Any] | None:
+def export_record(run: Any) -> dict[str, Any] | None:
     """Return what `export` wrote into a directory's run.json; None for a model directory that is no export."""
-    record = run.get("export")
+    record = run.get("export") if isinstance(run, Mapping) else None
     return dict(record) if isinstance(record, dict) else None
