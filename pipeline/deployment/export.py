@@ -83,8 +83,8 @@ def export(
     chosen = form_named(form) if form is not None else None
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
+    from pipeline.corpora.tokenizers_of import source_and_target
     from pipeline.evaluation.translation import plain
-    from pipeline.models.tokenizers_of import source_and_target
 
     model = plain(source.directory)
     tokenizers = source_and_target(source.directory)
@@ -156,7 +156,7 @@ def _complete(
 ) -> None:
     """Write what stands beside the weights."""
     from pipeline.compression.formats import size_bytes
-    from pipeline.models.tokenizers_of import save_tokenizers
+    from pipeline.corpora.tokenizers_of import save_tokenizers
 
     positions = model.config.max_position_embeddings
     generation_settings(model, tokenizers[1], search).save_pretrained(directory)

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 1000
 TARGET = "target"
-"""The folder of the target's tokenizer where it is not the source's, as in pipeline.models.tokenizers_of."""
+"""The folder of the target's tokenizer where it is not the source's, as in pipeline.corpora.tokenizers_of."""
 
 OWN = "torch"
 """Our own decoder runs every model."""
@@ -228,9 +228,9 @@ def _open_model(directory: Path, run: Any, engine: str | None, threads: int) -> 
 
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
+    from pipeline.corpora.tokenizers_of import source_and_target
     from pipeline.engines.registry import start_engine
     from pipeline.evaluation.translation import plain
-    from pipeline.models.tokenizers_of import source_and_target
 
     model = plain(directory)
     deployed = deployed_form(stored_numbers(directory)[0], rounds_inputs=rounds_inputs(model)).name

@@ -14,12 +14,12 @@ import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.corpora.tokenizers_of import save_tokenizers
 from pipeline.deployment.export import export
 from pipeline.deployment.imports import STUDY
 from pipeline.deployment.product import open_product
 from pipeline.deployment.sources import find_source
 from pipeline.models import fairseq_import
-from pipeline.models.tokenizers_of import save_tokenizers
 from tests.architectures import tiny_model, write_as_import
 from tests.trained import word_tokenizer
 
