@@ -28,8 +28,9 @@ def engines_table(
 ) -> pd.DataFrame:
     """Return the long table of `COLUMNS`: the engines stage's `records` with the time stage's `latencies`.
 
-    An engine that was not timed on a model has one line with nulls in `TIMES`. `expected` are the run_ids that the study
-    has; what is recorded of others is left out. StudyError on an unknown status, and on a latency without a record.
+    An engine that was not timed on a model has one line with nulls in `TIMES`; a p95 alone is null where too few batches
+    were timed for one. `expected` are the run_ids that the study has; what is recorded of others is left out. StudyError on
+    an unknown status, and on a latency without a record.
     """
     wanted = set(expected)
     times: defaultdict[tuple[str, str], list[dict[str, Any]]] = defaultdict(list)
@@ -54,7 +55,7 @@ def engines_table(
 def engine_columns(table: pd.DataFrame) -> dict[str, dict[str, Any]]:
     """Return {run_id: columns of `pipeline.analysis.table.Row`} of the deployed engine, timed at the first setting.
 
-    What no engine took in the end, or was not timed, has its latencies null.
+    What no engine took in the end, or was not timed, has its latencies null; p95 may be null beside a p50.
     """
     columns: dict[str, dict[str, Any]] = {}
     for line in table[table["deployed"]].drop_duplicates("run_id").astype(object).to_dict("records"):

@@ -67,7 +67,7 @@ def _labelled(axes: Axes, here: pd.DataFrame, column: str, *, lower: bool) -> No
 
 
 def latency_front(here: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the lines of which none is better in `column` (lower) and as fast, noise of `LATENCY_TOLERANCE` apart."""
+    """Return the lines of which none is better in `column` (lower) and as fast, apart from `LATENCY_TOLERANCE`."""
     ms, losses = here["latency_ms_p50"].to_numpy(), here[column].to_numpy()
     as_fast = ms[None, :] <= (1 + LATENCY_TOLERANCE) * ms[:, None]  # (line, other)
     return here[~(as_fast & (losses[None, :] < losses[:, None])).any(axis=1)].sort_values("latency_ms_p50")
@@ -76,17 +76,18 @@ def latency_front(here: pd.DataFrame, column: str) -> pd.DataFrame:
 def quality_and_latency(frame: pd.DataFrame, engines: pd.DataFrame, count: int, *, quality_name: str) -> Figure:
     """Draw quality of the engines' own output and test loss against median latency, under the primary match.
 
-    One thread and batch 1 where these were timed, else the smallest batch; `count` limits are drawn as dotted lines.
+    One thread and batch 1 where these were timed, else the smallest batch; `count` limits, where that setting has a ladder,
+    are drawn as dotted lines.
     """
     figure, both = panels(2, height=4.2)
     settings = timed_settings(engines)
     deployed = deployed_configurations(frame, engines, settings[0]) if settings else pd.DataFrame()
-    if deployed.empty:
+    here = deployed[deployed["match"] == PRIMARY_MATCH].reset_index(drop=True) if len(deployed) else deployed
+    if here.empty:
         for axes in both:
             empty(axes, "no latencies were measured")
         return figure
     limits = limits_ms(frame, deployed, count)
-    here = deployed[deployed["match"] == PRIMARY_MATCH].reset_index(drop=True)
     here["side"] = "neither"
     for name, side in (("light", light), ("heavy", heavy)):
         here.loc[side(here), "side"] = name

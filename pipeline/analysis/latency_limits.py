@@ -15,14 +15,14 @@ import pandas as pd
 
 from pipeline.analysis.ladder import MATCHED, described_side, ladder
 from pipeline.analysis.measures import Measure
-from pipeline.errors import StudyError
 from pipeline.selection import PRIMARY_MATCH, configurations, light, select
 
 LATENCY_TOLERANCE = 0.03
 """A limit admits what is slower by this fraction at most.
 
-Two configurations of one shape in one engine do the same arithmetic, so that their medians differ by noise only: without
-slack, noise would decide which of them fits the limit that the other one defines.
+Two configurations of one shape in one engine do nearly the same work a step; what is left between their medians is the
+noise of two timings, and hypotheses of other lengths. Without slack, that would decide which of them fits the limit that
+the other one defines.
 """
 
 Setting = tuple[int, int]
@@ -60,22 +60,18 @@ def limits_ms(frame: pd.DataFrame, deployed: pd.DataFrame, count: int) -> list[f
 
     `deployed` are the `deployed_configurations` of one setting; of theirs only light ones are looked at. Best is by mean
     validation loss under `PRIMARY_MATCH`; where that size is itself the fastest, the limits run to the next slower one.
-    Milliseconds a batch, rounded up to whole microseconds so that the model that defines a limit fits it. StudyError when
-    no size has an int8 model that was timed.
+    Milliseconds a batch, rounded up to whole microseconds so that the model that defines a limit fits it. None where no
+    size has an int8 model that was timed: such a setting has no ladder.
     """
     configs = configurations(frame)
-    matches = list(configs["match"].unique())
-    match = PRIMARY_MATCH if PRIMARY_MATCH in matches else matches[0]
-    here = deployed[(deployed["match"] == match) & light(deployed) & (deployed["bits"] == 8)]
+    here = deployed[(deployed["match"] == PRIMARY_MATCH) & light(deployed) & (deployed["bits"] == 8)]
     here = here[here["engine"].str.endswith("int8")]
-    dense = configs[(configs["match"] == match) & configs["eligible"] & (configs["recipe"] == "fp32")]
+    dense = configs[(configs["match"] == PRIMARY_MATCH) & configs["eligible"] & (configs["recipe"] == "fp32")]
     losses = dense[dense["teaching"].isna()].set_index("size")["valid_loss"]
     int8 = here.drop_duplicates("size").set_index("size")["latency_ms_p50"]  # the first such recipe, as of bytes
     int8 = int8[int8.index.isin(losses.index)].sort_values()
     if int8.empty:
-        raise StudyError(
-            f"match {match}: no size has both an fp32 model and an int8 model that was timed; run the engines and time stages"
-        )
+        return []
     low, high = float(int8.iloc[0]), float(int8[losses[int8.index].idxmin()])
     if high == low:
         high = float(int8.iloc[min(1, len(int8) - 1)])
@@ -103,16 +99,16 @@ def latency_verdict(
     loss: Measure,
     components: int,
 ) -> list[dict[str, Any]]:
-    """Return one ladder a (match, setting), in the form of `latency` in verdict.json; none where nothing was timed.
+    """Return one ladder a (match, setting), in the form of `latency` in verdict.json, of settings that have `limits_ms`.
 
     `quality` is of the engines' own output, column ``engine_quality`` of `frame`; `loss` of the weights that were written.
-    Limits are those of the primary match for every match. StudyError as `limits_ms`.
+    Limits are those of the primary match for every match.
     """
     result = []
     for setting in timed_settings(engines):
         deployed = deployed_configurations(frame, engines, setting)
         limits = limits_ms(frame, deployed, entry["limits"])
-        for match in entry["matches"]:
+        for match in entry["matches"] if limits else ():
             here = deployed[deployed["match"] == match]
             entries = ladder(
                 select(here, match, limits, cost="latency_ms_p50", tolerance=LATENCY_TOLERANCE),

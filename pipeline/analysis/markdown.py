@@ -47,7 +47,8 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
         where = setting_name((one["threads"], one["batch"]))
         lines += [
             f"{NAMES[one['matched']]} ({one['budget']}), median latency of a batch in the engine of each model ({where}), "
-            f"{quality} of its own output; the other settings are on the page:",
+            f"{quality} of its own output, p adjusted within this ladder; other settings, each with p of its own, are on "
+            "the page:",
             "",
             *_table(one["limits"], quality),
         ]
@@ -56,7 +57,7 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
     speeds = ", ".join(f"{size} {speed:.0f}" for size, speed in verdict["gflops_per_second"].items())
     thresholds = verdict["thresholds"]
     lines += [
-        f"Positive favours heavy. 95 % intervals over seeds and sentences; p after Holm over the limits. A winner "
+        f"Positive favours heavy. 95 % intervals over seeds and sentences; p after Holm over the limits of each table. A winner "
         f"needs p < {thresholds['p_value']} and {thresholds['quality']} {quality} or {thresholds['loss_percent']:g} % "
         f"of loss. Training GFLOP/s: {speeds}.",
         "",

@@ -41,7 +41,8 @@ _DEPLOYED = _object(
     _SHARED_SIDE
     | {
         "quality": _described(
-            "of the written weights in our own decoder, test set, mean over seeds; null where not translated",
+            "of the written weights in fp32 arithmetic, by the translate stage; test set, mean over seeds; null where "
+            "not translated",
             **_OPTIONAL_NUMBER,
         ),
         "bits": _described("of the written weights; below 8 they run as int8; null: fp32", type=["integer", "null"]),
@@ -232,7 +233,9 @@ SCHEMA: dict[str, Any] = {
             "study": {"type": "string"},
             "claim": _described("one sentence, made from the counts below", type="string", minLength=1),
             "latency_claim": _described(
-                "one sentence, made from the counts of `latency`; null where nothing was timed", type=["string", "null"]
+                "one sentence, made from the counts of `latency`, and which settings have no ladder; null where nothing "
+                "was timed",
+                type=["string", "null"],
             ),
             "quality_name": {"type": "string"},
             "thresholds": _object(
@@ -243,7 +246,8 @@ SCHEMA: dict[str, Any] = {
                     ),
                     "p_value": _described("a winner's adjusted p is below this", type="number"),
                     "latency_tolerance": _described(
-                        "a latency limit admits what is slower by this fraction: the noise of two timings",
+                        "a latency limit admits what is slower by this fraction: models of one shape in one engine do "
+                        "nearly the same work",
                         type="number",
                     ),
                 }
@@ -271,7 +275,8 @@ SCHEMA: dict[str, Any] = {
                 ),
             },
             "latency": _described(
-                "one ladder a match and setting; the classes are those of `limits`",
+                "one ladder a match and setting, where an int8 model of a size was timed, the smallest batch first; the "
+                "classes are those of `limits`",
                 type="array",
                 items=_object(
                     {

@@ -25,7 +25,7 @@ class Row:
     The shape (`d_model` to `ffn_dim`), `params_kept` and `infer_flops_per_token` are of what is left; `size`, the other
     parameter counts and the dense bytes that `compression_ratio` divides are of the size that was trained. `latency_engine` is
     the one that the model is deployed in, `engine_quality` the quality of that engine's own output, where `quality` is that of
-    the weights as they are written.
+    the weights as they are written. `latency_ms_p95` is None beside a p50 that too few batches were timed for.
     """
 
     study: str

@@ -12,7 +12,7 @@ from pipeline.analysis.from_scratch import from_scratch
 from pipeline.analysis.fronts import fronts
 from pipeline.analysis.ladder import MATCHED, SIGNIFICANCE, described_side, ladder
 from pipeline.analysis.latency_claim import latency_claim
-from pipeline.analysis.latency_limits import LATENCY_TOLERANCE, latency_verdict
+from pipeline.analysis.latency_limits import LATENCY_TOLERANCE, latency_verdict, timed_settings
 from pipeline.analysis.measures import Draws, measure
 from pipeline.analysis.rivals import student_rivals, students_claim
 from pipeline.analysis.throughput import gflops_per_second
@@ -79,7 +79,7 @@ def build_verdict(
     return {
         "study": entry["study"],
         "claim": claim_sentence(matches, quality_name=entry["quality_name"], throughput=throughput),
-        "latency_claim": latency_claim(latency, quality_name=entry["quality_name"]),
+        "latency_claim": latency_claim(latency, timed_settings(engines), quality_name=entry["quality_name"]),
         "quality_name": entry["quality_name"],
         "thresholds": {
             "quality": entry["min_bleu"],

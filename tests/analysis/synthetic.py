@@ -19,7 +19,7 @@ from pipeline.recipes import Step, kind_of, method_of, shapes_along, trains
 from pipeline.run_id import parse_run_id
 from pipeline.selection import configurations_to_translate, rows_frame
 from pipeline.size import SizeSpec
-from tests.analysis.synthetic_engines import engine_records
+from tests.analysis.synthetic_engines import COMPARED, LOST, engine_records
 
 VOCABULARY = 4000
 BUDGETS = {"seconds": "300 s", "flops": "1.5e13 flop"}
@@ -255,12 +255,16 @@ def write_curves(folder: Path, size: str, seed: int) -> None:
 
 
 def write_engines(folder: Path, frame: pd.DataFrame, references: list[str]) -> None:
-    """Write what the engines and time stages write; every engine puts out what our own decoder does."""
-    records, latencies = engine_records(frame)
+    """Write what the engines and time stages write; each engine corrupts more than the weights, with dice of its own.
+
+    The first seeds in fp32 and in 8 bits run in every engine.
+    """
+    records, latencies = engine_records(frame, everywhere=("fp32", "q8"))
     losses = frame.set_index("run_id")["test_loss"]
     for record in records:
-        words = np.random.default_rng(1)
-        hypotheses = [corrupted(line, losses[record["run_id"]], words) for line in references]
+        words = np.random.default_rng(2 + COMPARED.index(record["engine"]))
+        loss = losses[record["run_id"]] + LOST[record["engine"]] / 20
+        hypotheses = [corrupted(line, loss, words) for line in references]
         path = folder / "engines" / f"{record['run_id']}.{record['engine']}.txt"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("".join(f"{line}\n" for line in hypotheses), encoding="utf-8")

@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.analysis.engine_comparison import engine_lines, engine_notes, setting_name
 from tests.analysis.synthetic import measured, report_entry
-from tests.analysis.synthetic_engines import COMPARED, with_engines
+from tests.analysis.synthetic_engines import COMPARED, LOST, with_engines
 
 ENTRY = report_entry(
     sizes=["w32x2", "w64x2"],
@@ -35,6 +35,13 @@ def test_one_line_a_first_seed_and_engine_with_every_setting() -> None:
     assert {engine for (name, engine), line in lines.items() if line["deployed"] and name == "w64x2/q4"} == {
         "ctranslate2-int8"
     }
+
+
+def test_every_line_has_the_quality_of_its_own_engine() -> None:
+    lines = lines_of()
+    weights = lines["w64x2/fp32", "torch"]["engine_quality"] + LOST["torch"]
+    for engine in COMPARED:
+        assert lines["w64x2/fp32", engine]["engine_quality"] == pytest.approx(weights - LOST[engine])
 
 
 def test_speed_is_compared_with_the_same_engine_in_fp32_on_the_same_shape() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from pipeline.analysis.engines_table import COLUMNS, engine_columns, engines_table
+from pipeline.analysis.table import Row
 from pipeline.errors import StudyError
 
 DENSE, ROUNDED, OTHER = (f"toy-w64x2-s0-seconds-{recipe}" for recipe in ("fp32", "q8a8", "q4"))
@@ -57,6 +58,11 @@ RECORDS = [
 LATENCIES = [
     *latencies(DENSE, "ctranslate2-float32"), *latencies(DENSE, "onnxruntime-int8"), *latencies(ROUNDED, "torch"),
 ]  # fmt: skip
+NAMES: dict[str, Any] = {
+    **dict.fromkeys(("study", "task", "run_id", "method", "recipe", "quality_name", "status"), "x"),
+    **dict.fromkeys(("config_id", "size", "match"), "x"),
+    **dict.fromkeys(("d_model", "num_layers", "num_heads", "ffn_dim", "seed"), 1),
+}
 EVERYTHING = [DENSE, ROUNDED, OTHER]
 
 
@@ -91,6 +97,17 @@ def test_a_row_has_its_deployed_engine_at_the_first_setting() -> None:
     assert (columns[ROUNDED]["latency_engine"], columns[ROUNDED]["engine_note"]) == ("torch", "no place")
     assert (columns[OTHER]["engine_quality"], columns[OTHER]["latency_ms_p50"]) == (30.0, None)
     assert columns[OTHER]["engine_same_hypotheses"] == 0.9
+
+
+def test_a_p95_that_was_not_told_is_null_beside_its_p50() -> None:
+    told = [line | {"latency_ms_p95": None} for line in LATENCIES if line["run_id"] == DENSE]
+    table = engines_table(RECORDS, told, expected=EVERYTHING)
+    timed = table[table["latency_ms_p50"].notna()]
+    assert (len(timed), timed["latency_ms_p95"].notna().sum()) == (8, 0)
+    assert str(table["latency_ms_p95"].dtype) == "float64"
+    columns = engine_columns(table)[DENSE]
+    assert (columns["latency_ms_p50"], columns["latency_ms_p95"]) == (2.0, None)
+    assert Row(**NAMES, **columns).latency_ms_p95 is None
 
 
 def test_models_that_the_study_no_longer_has_are_left_out() -> None:

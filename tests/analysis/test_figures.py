@@ -50,6 +50,8 @@ def drawn(figure: Figure) -> Figure:
 @pytest.mark.filterwarnings("error")
 def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
     nothing = pd.DataFrame(columns=CURVE_COLUMNS)
+    frame, engines = with_engines(sparse)
+    only_flops_timed = frame, engines[engines["match"] == "flops"]
     with style():
         for figure in (
             every_configuration(sparse, [200_000], cost="size_bytes", column="test_loss", quality_name="BLEU"),
@@ -61,6 +63,7 @@ def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
             curves(nothing, sparse, match="seconds"),
             distillation(pd.DataFrame(), quality_name="BLEU"),
             quality_and_latency(sparse, with_engines(sparse)[1].head(0), 8, quality_name="BLEU"),
+            quality_and_latency(*only_flops_timed, 8, quality_name="BLEU"),
         ):
             drawn(figure)
 
@@ -158,3 +161,17 @@ def test_latency_is_drawn_by_side_with_every_size_named() -> None:
         assert axes.get_xlabel() == "ms a batch, median (1 thread, batch 1)"
     assert "w256x2/width50" in {text.get_text() for text in below.texts}
     assert "0 are heavily compressed" in below.get_title(loc="left").replace("\n", " ")
+
+
+def test_without_an_int8_model_latency_is_drawn_without_limits() -> None:
+    frame, engines = with_engines(table(report_entry(recipes=["q8", "q4"], students=[], plain_of_student={})))
+    without = engines[~engines["run_id"].str.endswith("q8")]
+    with style():
+        dotted = [
+            sum(
+                line.get_linestyle() == ":"
+                for line in quality_and_latency(frame, told, 8, quality_name="BLEU").axes[0].lines
+            )
+            for told in (engines, without)
+        ]
+    assert dotted == [8, 0]

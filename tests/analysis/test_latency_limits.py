@@ -17,7 +17,7 @@ from pipeline.analysis.metrics import metrics
 from pipeline.analysis.schema import check_verdict
 from pipeline.errors import StudyError
 from tests.analysis.synthetic import loss_of, measured, report_entry
-from tests.analysis.synthetic_engines import SETTINGS, usual_ms, with_engines
+from tests.analysis.synthetic_engines import LOST, SETTINGS, usual_ms, with_engines
 from tests.analysis.worlds import world
 
 ALONE: dict[str, Any] = {"students": [], "plain_of_student": {}}
@@ -90,12 +90,14 @@ def test_light_wins_where_compression_destroys() -> None:
     verdict, _ = world(destroyed, entry=small())
     for one in verdict["latency"]:
         assert set(winners(one)) == set(winners(one, by_loss=True)) == {"light"}
-    assert (
-        "by BLEU at 0 of 32 limits and a lightly compressed one at 32 (by test loss at 0 and 32)"
-        in verdict["latency_claim"]
+    claim = verdict["latency_claim"]
+    assert claim.startswith(
+        "At limits of latency, in milliseconds a batch (1 thread, batch 1), at equal device seconds a"
     )
-    assert "(4 settings of threads and batch size)" in verdict["latency_claim"]
-    assert "64 of the 64 heavy choices have weights of fewer than 8 bits and run as int8" in verdict["latency_claim"]
+    assert "by BLEU at 0 of 8 limits and a lightly compressed one at 8 (by test loss at 0 and 8)" in claim
+    assert "at the other 3 settings of threads and batch size at 0 of 8 and at 8 (by test loss at 0 and at 8);" in claim
+    assert "16 of the 16 heavy choices have weights of fewer than 8 bits and run as int8" in claim
+    assert " 32 limits" not in claim
 
 
 def test_where_heavy_is_too_slow_nobody_wins() -> None:
@@ -106,7 +108,8 @@ def test_where_heavy_is_too_slow_nobody_wins() -> None:
         assert set(chosen(one, "heavy")) == {None}
         assert one["limits"][0]["light"] is not None
         assert one["limits"][0]["difference"] is one["limits"][0]["by_loss"]["p_value"] is None
-    assert "with 8 where one side does not fit" in verdict["latency_claim"]
+    assert ", with 8 where one side does not fit; at equal training FLOPs" in verdict["latency_claim"]
+    assert "at the other" not in verdict["latency_claim"]  # one setting was timed
     assert "run as int8" not in verdict["latency_claim"]
     assert "nothing fits" in verdict_markdown(verdict)
 
@@ -169,7 +172,9 @@ def test_what_an_engine_puts_out_decides_and_not_the_weights_as_written() -> Non
     assert set(winners(one)) == {"light"}
     assert set(winners(one, by_loss=True)) == {"heavy"}
     heavy = one["limits"][0]["heavy"]
-    assert heavy["engine_quality"] == pytest.approx(heavy["quality"] - 10)
+    assert heavy["engine_quality"] == pytest.approx(heavy["quality"] - 10 - LOST["ctranslate2-int8"])
+    light = one["limits"][0]["light"]
+    assert light["engine_quality"] == pytest.approx(light["quality"] - LOST[light["engine"]])
     assert (heavy["bits"], heavy["engine"]) == (4, "ctranslate2-int8")
     assert set(winners(verdict["matches"][0])) == {"heavy"}
 
@@ -220,17 +225,76 @@ def test_a_study_that_timed_nothing_has_no_ladder_and_no_claim() -> None:
     verdict, frame = world(entry=small(), settings=())
     check_verdict(verdict)
     assert verdict["latency"] == []
-    assert verdict["latency_claim"] is latency_claim([], quality_name="BLEU") is None
+    assert verdict["latency_claim"] is latency_claim([], [], quality_name="BLEU") is None
     assert not [name for name in metrics(frame, verdict) if name.startswith("latency")]
     assert "latency" not in verdict_markdown(verdict)
 
 
-def test_without_an_int8_model_there_is_no_ladder_to_build() -> None:
+def test_without_an_int8_model_there_are_no_limits() -> None:
     frame, engines = with_engines(measured(small()), **ONE)
     without = engines[~engines["run_id"].str.endswith("q8")]
     deployed = deployed_configurations(frame, without, (1, 1))
-    with pytest.raises(StudyError, match=r"an int8 model that was timed; run the engines and time stages"):
-        limits_ms(frame, deployed, 8)
+    assert len(deployed)
+    assert limits_ms(frame, deployed, 8) == []
+
+
+def test_a_setting_where_no_int8_model_was_timed_has_no_ladder_and_the_claim_says_why() -> None:
+    def untimed(engines: pd.DataFrame) -> pd.DataFrame:
+        first = (engines["threads"] == 1) & (engines["batch"] == 1)
+        return engines[~(first & engines["run_id"].str.endswith("q8"))]
+
+    verdict, frame = world(destroyed, entry=small(), change_table=untimed)
+    check_verdict(verdict)
+    places = [(one["match"], one["threads"], one["batch"]) for one in verdict["latency"]]
+    assert places == [(match, *setting) for match in ("seconds", "flops") for setting in SETTINGS[1:]]
+    claim = verdict["latency_claim"]
+    assert "(2 threads, batch 1), at equal device seconds" in claim
+    assert "at the other 2 settings" in claim
+    why = "no ladder at 1 thread, batch 1: no eligible int8 model of a size was timed there, see engines.csv."
+    assert claim.endswith(f"; {why}")
+    assert (metrics(frame, verdict)["latency_threads"], metrics(frame, verdict)["latency_batch"]) == (2, 1)
+
+
+@pytest.mark.parametrize("status", ["differs", "refused"])
+def test_where_every_int8_model_differs_or_is_refused_the_verdict_stands_without_ladders(status: str) -> None:
+    def lost(record: dict[str, Any]) -> dict[str, Any]:
+        return record | ({"status": status} if record["run_id"].endswith("q8") else {})
+
+    verdict, frame = world(entry=small(), change_record=lost)
+    check_verdict(verdict)
+    assert (verdict["latency"], len(verdict["matches"][0]["limits"])) == ([], 8)
+    settings = "1 thread, batch 1 and 2 threads, batch 1 and 1 thread, batch 32 and 2 threads, batch 32"
+    why = f"Latency limits: no ladder at {settings}: no eligible int8 model of a size was timed there, see engines.csv."
+    assert verdict["latency_claim"] == why
+    assert why in verdict_markdown(verdict)
+    assert not [name for name in metrics(frame, verdict) if name.startswith("latency")]
+
+
+def test_other_settings_are_a_range_and_metrics_are_of_the_first() -> None:
+    def pruned_is_fast_alone(row: dict[str, Any], engine: str, threads: int, batch: int) -> float:
+        proportional = threads == 2 and batch == 1
+        return by_bytes(row, engine, threads, batch) if proportional else usual_ms(row, engine, threads, batch)
+
+    verdict, frame = world(milliseconds=pruned_is_fast_alone, entry=report_entry(**ALONE))
+    by_setting = [one for one in verdict["latency"] if one["match"] == "seconds"]
+    won = [[limit["supports_train_large"] for limit in one["limits"]].count(True) for one in by_setting]
+    assert won[0] == won[2] == won[3] == 0 < won[1]
+    claim = verdict["latency_claim"]
+    assert "is ahead by BLEU at 0 of 8 limits" in claim
+    assert f"at the other 3 settings of threads and batch size at 0 to {won[1]} of 8 and at " in claim
+    numbers = metrics(frame, verdict)
+    assert (numbers["latency_seconds_train_large_by_quality"], numbers["latency_threads"]) == (0, 1)
+    told = [numbers[f"latency_seconds_{who}_by_quality"] for who in ("heavy", "light", "tie", "infeasible")]
+    assert sum(told) == 8
+
+
+def test_noise_of_what_engines_put_out_widens_the_intervals_of_latency_ladders_alone() -> None:
+    quiet, loud = (world(destroyed, entry=small(), engine_noise=noise, **ONE)[0] for noise in (0.0005, 5.0))
+    assert loud["matches"] == quiet["matches"]
+    for before, after in zip(quiet["latency"], loud["latency"], strict=True):
+        assert set(winners(before)) == {"light"}
+        assert set(winners(after)) == {"tie"}
+        assert [limit["by_loss"] for limit in after["limits"]] == [limit["by_loss"] for limit in before["limits"]]
 
 
 def test_a_malformed_ladder_is_refused() -> None:

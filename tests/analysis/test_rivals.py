@@ -52,13 +52,16 @@ def world(
     def quality_draws(run_id: str) -> np.ndarray:
         return 100 - 20 * loss_draws(run_id)
 
-    frame, engines = with_engines(frame, settings=())  # nothing is timed: students stand at no latency limit
+    def engine_draws(run_id: str) -> np.ndarray:
+        raise AssertionError(f"{run_id}: no student stands at a latency limit")
+
+    frame, engines = with_engines(frame, settings=())
     verdict = build_verdict(
         frame,
         engines,
         entry,
         quality_draws=quality_draws,
-        engine_draws=quality_draws,
+        engine_draws=engine_draws,
         loss_draws=loss_draws,
         components=100,
     )

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pandas as pd
 import pytest
 from typer.testing import CliRunner
@@ -18,8 +19,12 @@ from typer.testing import CliRunner
 import stages.report
 from pipeline.analysis.engines_table import COLUMNS
 from pipeline.analysis.fronts import AXES
-from pipeline.analysis.report import OUTPUTS, read_curves, read_results, write_report
+from pipeline.analysis.measures import Draws
+from pipeline.analysis.report import OUTPUTS, read_curves, read_engines, read_results, write_report
+from pipeline.analysis.sentences import TestSentences
+from pipeline.analysis.verdict import build_verdict
 from pipeline.errors import StudyError
+from pipeline.evaluation.scores import corpus_scores
 from stages.entry import run
 from tests.analysis.synthetic import report_entry, write_artifacts
 
@@ -72,6 +77,70 @@ def test_the_engines_have_their_table(results: Path) -> None:
     assert list(engines.columns) == list(COLUMNS)
     assert not engines.duplicated(["run_id", "engine", "threads", "batch"]).any()
     assert engines["engine"].nunique() == 6
+    timed = engines[engines["latency_ms_p50"].notna()]
+    assert set(timed.loc[timed["latency_ms_p95"].isna(), "batch"]) == {32}  # too few batches for one
+
+
+def test_latency_ladders_are_of_what_the_deployed_engines_put_out(study: Path, results: Path) -> None:
+    """Draws of the weights' translations, or of another engine of the same model, give other intervals."""
+    artifacts = study / "artifacts" / "toy"
+    frame, sentences = read_results(ENTRY, artifacts), TestSentences(artifacts=artifacts, resamples=ENTRY["resamples"])
+    quality = frame.set_index("run_id")["engine_quality"]
+
+    def deployed(run_id: str) -> np.ndarray:
+        return sentences.engine_draws(
+            run_id, "ctranslate2-int8" if run_id[-2:] in ("q8", "q4") else "ctranslate2-float32"
+        )
+
+    def of_another(run_id: str) -> np.ndarray:
+        elsewhere = artifacts / "engines" / f"{run_id}.onnxruntime-int8.txt"
+        return sentences.engine_draws(run_id, "onnxruntime-int8") if elsewhere.exists() else deployed(run_id)
+
+    def intervals(draws: Draws) -> list[tuple[float, float]]:
+        verdict = build_verdict(
+            frame,
+            read_engines(ENTRY, artifacts),
+            ENTRY,
+            quality_draws=sentences.quality_draws,
+            engine_draws=draws,
+            loss_draws=sentences.loss_draws,
+            components=sentences.components,
+        )
+        return [(limit["low"], limit["high"]) for one in verdict["latency"] for limit in one["limits"]]
+
+    limits = [limit for one in json.loads((results / "verdict.json").read_text())["latency"] for limit in one["limits"]]
+    written = [(limit["low"], limit["high"]) for limit in limits]
+    assert written == intervals(deployed)
+    for wrong in (sentences.quality_draws, of_another):
+        assert all(one != other for one, other in zip(written, intervals(wrong), strict=True))
+    references = json.loads((artifacts / "corpus" / "test-references.json").read_text())
+    for side in (limits[0]["heavy"], limits[0]["light"]):
+        assert side["engine_quality"] == pytest.approx(quality[side["run_ids"]].mean())
+        texts = [artifacts / "engines" / f"{run_id}.{side['engine']}.txt" for run_id in side["run_ids"]]
+        bleu = [corpus_scores(path.read_text().splitlines(), references)["bleu"] for path in texts]
+        assert side["engine_quality"] == pytest.approx(np.mean(bleu))
+
+
+def test_a_study_whose_int8_models_all_differ_has_its_report_without_ladders(study: Path, tmp_path: Path) -> None:
+    artifacts = tmp_path / "artifacts"
+    shutil.copytree(study / "artifacts" / "toy", artifacts)
+    path = artifacts / "engines" / "engines.json"
+    records = json.loads(path.read_text())
+    differing = {(r["run_id"], r["engine"]) for r in records if r["run_id"].endswith("q8")}
+    for record in records:
+        record["status"] = "differs" if record["run_id"].endswith("q8") else record["status"]
+    path.write_text(json.dumps(records))
+    times = artifacts / "time" / "latencies.json"
+    kept = [line for line in json.loads(times.read_text()) if (line["run_id"], line["engine"]) not in differing]
+    times.write_text(json.dumps(kept))
+    write_report(ENTRY, artifacts=artifacts, out=tmp_path / "results")
+    page = html.unescape((tmp_path / "results" / "report.html").read_text(encoding="utf-8"))
+    section = page[page.index("<h2>Latency</h2>") : page.index("<h2>Distilled students</h2>")]
+    assert "no ladder at 1 thread, batch 1 and" in section
+    assert "no eligible int8 model of a size was timed there, see engines.csv" in section
+    assert "<h3>Engines</h3>" in section
+    assert '<td data-label="Limit">' not in section
+    assert page.count('<figure id="latency">') == 1
 
 
 def test_the_verdict_has_the_form_that_stands_beside_it(results: Path) -> None:
@@ -131,7 +200,14 @@ def test_latency_has_its_claim_its_ladders_its_figure_and_its_engines(results: P
     assert '<figure id="latency">' in opened
     assert page.count('<figure id="latency">') == 1
     assert "2 threads, batch 32" in folded
-    assert "its 4-bit weights run as int8" in folded
+    own = section[section.index("Models that ran in the engine they are deployed in alone") :]
+    row = own[own.index("<td>w64x2/q4</td>") :]
+    assert "<small>its 4-bit weights run as int8</small>" in row[: row.index("</tr>")]
+    text = re.sub(r"\s+", " ", re.sub("</?code>", "", section))
+    assert "do nearly the same work; what is left is noise, and hypotheses of other lengths" in text
+    assert "for our own decoder (torch) that of transformers\u2019 generate" in text
+    assert "ONNX Runtime\u2019s int8 has weights of 7 bits" in text
+    assert "p is adjusted within each ladder" in text
     first = verdict["latency"][0]["limits"][0]
     assert f"{first['light']['latency_ms_p50']:.2f} ms in ctranslate2-int8" in opened
     assert "ctranslate2-int8</td>" in section or "ctranslate2-int8 <span" in section
