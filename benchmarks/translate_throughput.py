@@ -59,6 +59,15 @@ def ratios(measured: dict[str, Measured], peer: str) -> list[float]:
     return [its.seconds / mine.seconds for mine, its in pairs]
 
 
+def at_edge(measured: dict[str, Measured]) -> list[str]:
+    """Return a warning for every side that may be faster with batches that were not tried."""
+    return [
+        f"{name}: fastest at {found.choice.batch_tokens} tokens a batch, the edge of --batch; try more beyond it"
+        for name, found in measured.items()
+        if found.choice.at_edge
+    ]
+
+
 def table(rows: dict[str, dict[str, Any]], ratio: dict[str, float]) -> str:
     """Return the rows as lines of text, the fastest first."""
     titles = "".join(f"{title:>{width}}" for title, width, _ in COLUMNS.values())
@@ -99,11 +108,8 @@ def measure_model(model: Path, options: argparse.Namespace) -> dict[str, Any]:
                     raise
                 print(f"{name}: skipped, {error}", flush=True)
         measured = measure(sides, work, sizes=sizes, rounds=options.rounds)
-    for name, found in measured.items():
-        if found.choice.at_edge:
-            print(
-                f"{name}: fastest at {found.choice.batch_tokens} tokens a batch, the edge of --batch: try more beyond it"
-            )
+    for line in at_edge(measured):
+        print(line)
     rows = {name: found.row() for name, found in measured.items()}
     by_peer = {name: ratios(measured, name) for name in measured if name != OURS}
     ratio = {name: median(found) for name, found in by_peer.items()}
