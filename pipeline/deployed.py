@@ -68,7 +68,8 @@ def plan_engines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[Planned]:
     All seeds of a configuration go through the engine it is deployed in; those configurations are
 
     - of every match, kept shape, engine and side (light, heavy) the eligible one of best mean validation loss: another of
-      the same shape in the same engine is as fast and worse, so that no latency limit can ever choose it;
+      the same shape in the same engine is worse and does nearly the same work (hypotheses differ a little in length), so
+      that to time all of them would cost hours and hardly ever change a choice;
     - all dense ones, and every distilled student in fp32 and in its best quantized form;
     - one of every kind of recipe (``width+ffn+distill``) that leaves another shape than was trained;
     - one whose inputs are rounded.
@@ -77,8 +78,15 @@ def plan_engines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[Planned]:
     best model of another shape than was trained, and of the best student.
     """
     configs = _configurations(frame, entry)
-    chosen = {*_fastest(configs), *_dense(configs), *_students(configs), *_shapes(configs), *_rounding(configs)}
-    compared = {(PRIMARY_MATCH, name) for name in _compared(configs, entry)} & chosen
+    compared = {(PRIMARY_MATCH, name) for name in _compared(configs, entry)}
+    chosen = {
+        *_fastest(configs),
+        *_dense(configs),
+        *_students(configs),
+        *_shapes(configs),
+        *_rounding(configs),
+        *compared,
+    }
     plan: dict[tuple[str, str], Planned] = {}
     for config in configs.itertuples():
         place = (str(config.match), str(config.config_id))
@@ -160,7 +168,7 @@ def _students(configs: pd.DataFrame) -> Iterator[Place]:
 
 
 def _shapes(configs: pd.DataFrame) -> Iterator[Place]:
-    reshaped = configs[configs["reshaped"] & configs["teaching"].isna()]
+    reshaped = configs[configs["reshaped"] & configs["teaching"].isna() & (configs["match"] == PRIMARY_MATCH)]
     yield from _best(reshaped, ["kind"])
 
 

@@ -108,7 +108,7 @@ def _stage(module: str, option: str, deps: list[str], outs: list[Any], *, foreac
 def corpus_files(params: dict[str, Any]) -> list[str]:
     """Return the local files and folders that the studies' corpora are read from."""
     fields = [f"{split}{side}_path" for split in ("", "valid_", "test_") for side in ("source", "target")]
-    named = [entry.get(field) for entry in params["prepare"].values() for field in ("path", *fields)]
+    named = [entry.get(field) for entry in params["prepare"].values() for field in ("path", "tokenizer", *fields)]
     return sorted({Path(name).as_posix() for name in named if name is not None and Path(name).exists()})
 
 

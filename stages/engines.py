@@ -23,8 +23,11 @@ def main(
     """
     entry = read_entry("engines", study)
     one_thread()
+    from dataclasses import asdict
+
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.deployed import plan_engines
+    from pipeline.engines.registry import import_engines
     from pipeline.evaluation.engine_outputs import run_engines
     from pipeline.expected import expected_models
     from pipeline.files import read_json
@@ -37,6 +40,8 @@ def main(
     wanted = {planned.run_id for planned in plan}
     models = {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in wanted}
     corpus = PreparedCorpus.open(artifacts(study, "corpus"))
+    import_engines()  # what is kept to go on from must not outlive a change of an engine, nor of the plan
+    settings = entry | {"plan": [asdict(planned) for planned in plan]}
     print(
         run_engines(
             plan,
@@ -45,7 +50,7 @@ def main(
             corpus=corpus,
             resamples=entry["resamples"],
             out=out or artifacts(study, "engines"),
-            work=work_folder("engines", study, entry, inputs=[corpus.path, *models.values()]),
+            work=work_folder("engines", study, settings, inputs=[corpus.path, *models.values()]),
         )
     )
 

@@ -18,7 +18,7 @@ def main(
     dictionaries: Annotated[
         list[Path], typer.Argument(help="dict.txt of both languages, or the source's and the target's.")
     ],
-    to: Annotated[Path, typer.Option(help="The model directory to write; one that is there is replaced.")],
+    to: Annotated[Path, typer.Option(help="The model directory to write; it must be empty or not be there.")],
     bpe: Annotated[
         str, typer.Option(help="How units join to words: none, subword_nmt (@@), sentencepiece (\u2581), auto.")
     ] = "auto",
@@ -26,6 +26,7 @@ def main(
     target_lang: Annotated[str | None, typer.Option(help="Target language; the checkpoint's by default.")] = None,
     license: Annotated[str, typer.Option(help="Licence of the training data, for the model card.")] = "not stated",
     credit: Annotated[str, typer.Option(help="Credit for the training data, for the model card.")] = "not stated",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace an earlier import.")] = False,
 ) -> None:
     """Turn a fairseq Transformer, pre-norm or post-norm, tied or not, into a transformers checkpoint with the same logits.
 
@@ -36,7 +37,7 @@ def main(
     from pipeline.models.fairseq_import import Origin, import_fairseq
 
     origin = Origin(source_lang=source_lang, target_lang=target_lang, license=license, credit=credit)
-    print(import_fairseq(checkpoint, dictionaries, to, joining=bpe, origin=origin))
+    print(import_fairseq(checkpoint, dictionaries, to, joining=bpe, origin=origin, overwrite=overwrite))
 
 
 if __name__ == "__main__":

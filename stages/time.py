@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -23,6 +24,9 @@ def main(
     """
     entry = read_entry("time", study)
     one_thread()
+    os.environ["TOKENIZERS_PARALLELISM"] = (
+        "false"  # it would take every core, whatever the number of threads that is timed
+    )
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.deployed import timed
     from pipeline.evaluation.latency import measure_latencies

@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from pipeline.errors import StudyError
 from stages.entry import artifacts, one_thread, read_entry, run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -60,14 +61,22 @@ def _test(study: str, out: Path | None) -> str:
 
 
 def _stream(
-    directory: Path, *, engine: str | None, threads: int, window: int, batch_tokens: int, **search: float | None
+    directory: Path,
+    *,
+    engine: str | None,
+    threads: int,
+    window: int,
+    batch_tokens: int,
+    beam: int | None,
+    length_penalty: float | None,
+    max_length: int | None,
 ) -> None:
     """Translate stdin to stdout; a reader that has gone ends it quietly."""
     from pipeline.deployment.product import open_product
     from pipeline.deployment.stream import translate_stream
 
     product = open_product(directory, engine=engine, threads=threads)
-    wanted = product.search_with(**search)  # type: ignore[arg-type]
+    wanted = product.search_with(beam=beam, length_penalty=length_penalty, max_length=max_length)
     if product.note:
         typer.echo(f"note: {product.note}", err=True)
     try:
@@ -82,8 +91,21 @@ def _stream(
         )
 
 
+_OF_STUDIES = ("out",)
+_OF_MODELS = ("engine", "beam", "length_penalty", "max_length", "threads", "window", "batch")
+
+
+def _refuse_others(context: typer.Context, names: tuple[str, ...], mode: str, own: str) -> None:
+    """Raise StudyError where the command line has one of these options, which only another mode reads."""
+    for name in names:
+        given = context.get_parameter_source(name)
+        if given is not None and given.name == "COMMANDLINE":
+            raise StudyError(f"translate: --{name.replace('_', '-')} is an option of {own}; leave it out with {mode}")
+
+
 @app.command()
 def main(
+    context: typer.Context,
     model: Annotated[
         Path | None,
         typer.Option(help="A directory that `tlc export` wrote, or a model directory: stdin is translated to stdout."),
@@ -120,11 +142,10 @@ def main(
 
     With --train or --test, a stage of a study, scored with sacreBLEU. Example: python -m stages.translate --test default
     """
-    from pipeline.errors import StudyError
-
     if sum(choice is not None for choice in (model, train, test)) != 1:
         raise StudyError("translate: give one of --model DIR, --train STUDY and --test STUDY")
     if model is not None:
+        _refuse_others(context, _OF_STUDIES, "--model", "--train and --test")
         _stream(
             model,
             engine=engine,
@@ -136,6 +157,7 @@ def main(
             max_length=max_length,
         )
     else:
+        _refuse_others(context, _OF_MODELS, "--train" if train else "--test", "--model")
         print(_train(train, out) if train else _test(str(test), out))
 
 

@@ -22,18 +22,16 @@ from pipeline.compression.families import Recipe, Workshop, write_model
 from pipeline.compression.formats import DENSE, weights_file
 from pipeline.corpora.no_corpus import ModelsOwn
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.corpora.tokenizers_of import source_and_target
 from pipeline.errors import StudyError, nearest
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.architectures import kind_of_config
-from pipeline.models.checkpoint import load_dense, read_run
+from pipeline.models.checkpoint import NOT_STATED, load_dense, read_run
 from pipeline.models.pruned import difference_of_sides, shape_of
-from pipeline.models.tokenizers_of import source_and_target
 from pipeline.recipes import Family, kind_of, method_of, trains
 from pipeline.section import Section
 from pipeline.study import load_study
 from pipeline.training.branches import begin, clear
-
-NOT_STATED = "not stated"
 
 _NEEDS_SENTENCES = {"activations", "gptq", "wanda"}
 _SAYS_NO_SIZE = {"uniform", "quanto", "magnitude"}  # the others count FLOPs, or cut both sides alike

@@ -9,8 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pipeline.corpora.prepared import PreparedCorpus, Split
+from pipeline.corpora.tokenizers_of import TARGET
 from pipeline.errors import StudyError
-from pipeline.models.tokenizers_of import TARGET
 
 _TOKENIZER_FILES = ("*token*.json", "vocab*", "merges.txt", "*.model", "*.spm")
 

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.corpora.tokenizer import BOS_ID, EOS_ID, PAD_ID
+from pipeline.corpora.tokenizers_of import save_tokenizers, source_and_target
 from pipeline.errors import StudyError
 from pipeline.files import read_json
-from pipeline.models.tokenizers_of import save_tokenizers, source_and_target
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -59,5 +59,5 @@ class Tokenizers:
         return found if self.target is self.source else found | {"source_vocab_size": len(self.source)}
 
     def save(self, directory: Path) -> None:
-        """Write them where `pipeline.models.tokenizers_of.source_and_target` finds them."""
+        """Write them where `pipeline.corpora.tokenizers_of.source_and_target` finds them."""
         save_tokenizers(directory, self.source, self.target)

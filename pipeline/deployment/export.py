@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pipeline.deployment.conversion import generation_settings, never_produced, write_weights
-from pipeline.deployment.forms import FORMS, PACKED, Form, deployed_form, form_named
+from pipeline.deployment.forms import FORMS, PACKED, Form, deployed_form, export_record, form_named
 from pipeline.deployment.measurements import read_measurements
 from pipeline.deployment.model_card import CardFacts, model_card
 from pipeline.deployment.product import search_of
@@ -19,7 +19,7 @@ from pipeline.deployment.snippets import snippet
 from pipeline.deployment.sources import Source
 from pipeline.engines.search import BeamSearch, EngineRefusal
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path
+from pipeline.files import atomic_path, read_json
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
@@ -44,15 +44,23 @@ class Exported:
 
 
 def check_target(directory: Path, *, overwrite: bool) -> None:
-    """Raise StudyError where something stands that would be lost."""
+    """Raise StudyError where something stands that would be lost: of an earlier export, all that it did not write."""
     if directory.is_symlink() or directory.is_file():
         raise StudyError(f"{directory}: a file or a link stands there; give another directory")
+    if Path.cwd().is_relative_to(directory.resolve()):
+        raise StudyError(f"{directory}: the current directory is in it, and would be replaced; give another directory")
     if directory.is_dir() and any(directory.iterdir()):
         if not overwrite:
             raise StudyError(f"{directory}: not empty; give another directory, or --overwrite to replace it")
-        record = directory / "run.json"
-        if not (record.is_file() and "export" in json.loads(record.read_text(encoding="utf-8"))):
+        path = directory / "run.json"
+        record = export_record(read_json(path)) if path.is_file() else None
+        if record is None:
             raise StudyError(f"{directory}: not something that `tlc export` wrote; remove it yourself, or give another")
+        written = {directory / name for name in (*record.get("files", ()), "run.json", "README.md")}
+        folders = {folder for file in written for folder in file.parents}
+        for found in sorted(directory.rglob("*")):
+            if found not in (folders if found.is_dir() and not found.is_symlink() else written):
+                raise StudyError(f"{found}: not written by `tlc export`, and would be lost; move it elsewhere")
 
 
 def export(
@@ -71,11 +79,12 @@ def export(
     """
     directory = Path(directory)
     check_target(directory, overwrite=overwrite)
+    target = directory.resolve()
     chosen = form_named(form) if form is not None else None
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
+    from pipeline.corpora.tokenizers_of import source_and_target
     from pipeline.evaluation.translation import plain
-    from pipeline.models.tokenizers_of import source_and_target
 
     model = plain(source.directory)
     tokenizers = source_and_target(source.directory)
@@ -83,7 +92,7 @@ def export(
     search = BeamSearch(**asdict(search) | {"max_length": min(search.max_length, model.config.max_position_embeddings)})
     deployed = deployed_form(stored_numbers(source.directory)[0], rounds_inputs=rounds_inputs(model))
     attempt, note = chosen or deployed, None
-    with _writable(directory), atomic_path(directory) as temporary:
+    with _in_one_line(directory, target), atomic_path(target) as temporary:
         temporary.mkdir(parents=True)
         try:
             write_weights(attempt, model, tokenizers, source.directory, temporary)
@@ -99,11 +108,15 @@ def export(
 
 
 @contextmanager
-def _writable(directory: Path) -> Iterator[None]:
-    """Turn what the file system refuses into one line."""
+def _in_one_line(directory: Path, target: Path) -> Iterator[None]:
+    """Turn what the file system refuses into one line; `target` is `directory` in full."""
     try:
         yield
     except (PermissionError, NotADirectoryError, FileExistsError) as error:
+        place = error.filename and Path(error.filename)
+        beside = str(target.parent / f".{target.name}.")  # how atomic_path names what it writes
+        if place and not target.is_relative_to(place) and not str(place).startswith(beside):
+            raise StudyError(f"{place}: cannot be read ({error.strerror}); see to its permissions") from error
         raise StudyError(f"{directory}: cannot be written ({error.strerror}); give another directory") from error
 
 
@@ -143,7 +156,7 @@ def _complete(
 ) -> None:
     """Write what stands beside the weights."""
     from pipeline.compression.formats import size_bytes
-    from pipeline.models.tokenizers_of import save_tokenizers
+    from pipeline.corpora.tokenizers_of import save_tokenizers
 
     positions = model.config.max_position_embeddings
     generation_settings(model, tokenizers[1], search).save_pretrained(directory)
@@ -168,7 +181,11 @@ def _complete(
             source=source,
             form=form,
             measurements=read_measurements(
-                results, source.run_id, engine=engine, size_bytes=size_bytes(source.directory)
+                results,
+                source.run_id,
+                engine=engine,
+                size_bytes=size_bytes(source.directory),
+                unmeasured=source.unmeasured,
             ),
             files=files,
             shape=_shape(model),

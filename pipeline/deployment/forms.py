@@ -87,15 +87,17 @@ def form_named(name: str) -> Form:
 def deployed_form(bits: Mapping[str, int], *, rounds_inputs: bool) -> Form:
     """Return the form that a model is deployed in: what its row's latency was measured on.
 
-    `bits` are those of its quantized matrices, by name. What our own decoder alone can run stays packed.
+    `bits` are those of its quantized matrices, by name; those of the embedding decide no more than they do in the row. What
+    our own decoder alone can run stays packed.
     """
     from pipeline.deployed import deployed_engine
+    from pipeline.models.parameters import EMBEDDINGS
 
-    widest = max(bits.values(), default=None)
+    widest = max((number for name, number in bits.items() if name not in EMBEDDINGS), default=None)
     return form_named(deployed_engine(bits=widest, activation_bits=8 if rounds_inputs else None))
 
 
-def export_record(run: Mapping[str, Any]) -> dict[str, Any] | None:
+def export_record(run: Any) -> dict[str, Any] | None:
     """Return what `export` wrote into a directory's run.json; None for a model directory that is no export."""
-    record = run.get("export")
+    record = run.get("export") if isinstance(run, Mapping) else None
     return dict(record) if isinstance(record, dict) else None

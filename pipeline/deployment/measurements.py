@@ -43,13 +43,15 @@ def _plain(record: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def read_measurements(results: Path | None, run_id: str | None, *, engine: str, size_bytes: int) -> Measurements:
+def read_measurements(
+    results: Path | None, run_id: str | None, *, engine: str, size_bytes: int, unmeasured: str | None = None
+) -> Measurements:
     """Return what `results` (results/<study>) has of a model in an engine; `size_bytes` is the size of its weights file.
 
-    A row of another size is of another model of the same name, and is not taken.
+    A row of another size is of another model of the same name, and is not taken. `unmeasured` says why there is none.
     """
     if run_id is None or results is None:
-        return Measurements(missing="the model is no row of a study's table")
+        return Measurements(missing=unmeasured or "the model is no row of a study's table")
     path = results / "runs.parquet"
     if not path.is_file():
         return Measurements(missing=f"there is no {path}")

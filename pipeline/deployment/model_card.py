@@ -14,6 +14,7 @@ import yaml
 
 from pipeline.budget import Ledger
 from pipeline.deployment.forms import PACKED, Form
+from pipeline.deployment.imports import is_imported, origin, stated, text_notes
 from pipeline.deployment.measurements import Measurements
 from pipeline.deployment.sources import Source
 
@@ -48,7 +49,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
     if corpus:
         languages = [corpus[side] for side in ("source_lang", "target_lang")]
         header |= {"language": languages} if all(map(_LANGUAGE.fullmatch, languages)) else {}
-        header |= {"license": "other", "license_name": corpus["license"]}
+        header |= {"license": "other", "license_name": corpus["license"]} if stated(corpus["license"]) else {}
     header |= {"library_name": facts.form.library, "pipeline_tag": "translation", "tags": list(dict.fromkeys(tags))}
     if row and "quality" in row:
         header["metrics"] = ["bleu", "chrf"]
@@ -65,7 +66,7 @@ def front_matter(facts: CardFacts) -> dict[str, Any]:
 
 
 def _data_name(corpus: dict[str, Any] | None) -> str:
-    return str(corpus["credit"]) if corpus else "unknown"
+    return str(corpus["credit"]) if corpus and stated(corpus["credit"]) else "unknown"
 
 
 def _table(header: list[str], rows: list[list[str]]) -> str:
@@ -104,22 +105,39 @@ def _quality(facts: CardFacts) -> Iterator[str]:
     said.append(f"Beam {facts.beam}, at most {facts.max_length} tokens a translation.")
     yield " ".join(part for part in said if part)
     if engine and "same_hypotheses" in engine:
-        yield f"{100 * engine['same_hypotheses']:.1f} % of this engine's greedy hypotheses are those of our own decoder."
+        yield f"{100 * engine['same_hypotheses']:.4g} % of the greedy hypotheses of {_compared(facts.form)}."
     if engine and "note" in engine:
         yield f"Note: {engine['note']}."
+
+
+def _compared(form: Form) -> str:
+    """Return what was compared with what, as pipeline.evaluation.engine_outputs does it."""
+    if form.name == PACKED:
+        return "our own decoder, which runs this form, are those of transformers' generate"
+    if form.weights in ("int8", "int16"):
+        library = form.title.partition(" with ")[0]
+        return (
+            f"{library} with float32 weights, converted from the same weights in the same way, are those of our own decoder; "
+            f"those of {form.weights} were not compared: what the rounding does, the BLEU of this directory's own output says"
+        )
+    return "this engine are those of our own decoder"
 
 
 def _size(facts: CardFacts) -> Iterator[str]:
     yield "## Size"
     row, total = facts.measurements.row, sum(facts.files.values())
     yield _table(["file", "bytes"], [[f"`{name}`", f"{size:,}"] for name, size in facts.files.items()])
-    counted = f"{_bytes(row['size_bytes'])}" if row else NOT_MEASURED
     ratio = (
         f", {row['compression_ratio']:.2f} times smaller than the size that was trained in dense fp32"
         if row and "compression_ratio" in row
         else ""
     )
-    yield f"Together {_bytes(total)}. The weights in the study's own format, which its table counts: {counted}{ratio}."
+    counted = (
+        f" The weights in the study's own format, which its table counts: {_bytes(row['size_bytes'])}{ratio}."
+        if row
+        else ""
+    )
+    yield f"Together {_bytes(total)}.{counted}"
     bits = facts.source.run.get("bits")
     if bits and bits < 8 and facts.form.name != PACKED:
         yield f"No engine computes in fewer than 8 bits: of weights rounded to {bits} bits this form holds what they are worth."
@@ -139,26 +157,30 @@ def _latency(facts: CardFacts) -> Iterator[str]:
 
 
 def _spent(run: dict[str, Any]) -> str:
+    """Return what was charged; a run whose steps nobody has timed (`tlc compress`) adds no seconds to its parent's."""
     ledger = Ledger.from_dict(run["ledger"])
+    counted = (run.get("entry") or {}).get("counts_seconds", True)
     parts = []
     for purpose in run["ledger"]:
         charge = ledger.of(purpose)
-        parts.append(f"{purpose} {charge.seconds:.1f} s, {charge.flops:.3g} FLOP")
+        seconds = f"{charge.seconds:.1f} s" if counted or charge.seconds else "seconds not counted"
+        parts.append(f"{purpose} {seconds}, {charge.flops:.3g} FLOP")
     total = ledger.total
-    return f"{'; '.join(parts)}; together {total.seconds:.1f} device seconds, {total.flops:.3g} FLOP"
+    seconds = f"{total.seconds:.1f} device seconds, " if counted else ""
+    return f"{'; '.join(parts)}; together {seconds}{total.flops:.3g} FLOP"
 
 
 def _making(facts: CardFacts) -> Iterator[str]:
     run = facts.source.run
     yield "## How it was made"
     lines = [f"- model: {facts.shape}"]
-    if run.get("study"):
-        lines.append(f"- study `{run['study']}`, run `{run.get('run_id')}`, seed {run.get('seed')}")
-        lines.append(f"- budget {run.get('budget')}, matched in {run.get('match')}; method {run.get('method')}")
+    came = origin(run)
+    lines += [f"- {came}"] if came else []
+    lines += [f"- {', '.join(known)}" for known in (_names(run), _settings(run)) if known]
     if run.get("steps_of_recipe"):
         steps = ["; ".join(_step(step) for step in run["steps_of_recipe"])]
         lines.append(f"- recipe `{run['recipe']}`: {steps[0]}")
-    elif run.get("recipe"):
+    elif run.get("recipe") and not came:
         lines.append(f"- recipe `{run['recipe']}`: trained, not compressed")
     if run.get("parent_id"):
         kind = "teacher" if run.get("method") == "distill" else "parent"
@@ -173,6 +195,21 @@ def _making(facts: CardFacts) -> Iterator[str]:
     yield "\n".join(lines)
 
 
+def _names(run: dict[str, Any]) -> list[str]:
+    known = [f"study `{run['study']}`"] if stated(run.get("study")) and not is_imported(run) else []
+    known += [f"run `{run['run_id']}`"] if stated(run.get("run_id")) else []
+    return known + ([f"seed {run['seed']}"] if stated(run.get("seed")) else [])
+
+
+def _settings(run: dict[str, Any]) -> list[str]:
+    """Return budget, match and method; `tlc compress` matches nothing and has the name of a resource in its place."""
+    matched = stated(run.get("match")) and (run.get("entry") or {}).get("counts_seconds", True)
+    known = [f"budget {run['budget']}"] if stated(run.get("budget")) else []
+    known += [f"matched in {run['match']}"] if matched else []
+    method = run.get("method")
+    return known + ([f"method {method}"] if stated(method) and method != "none" else [])
+
+
 def _step(step: dict[str, Any]) -> str:
     idle = {"method"} | ({"group_size"} if step.get("granularity") in ("row", "tensor") else set())
     settings = [f"{name} {value}" for name, value in step.items() if name not in idle and value not in (None, [])]
@@ -182,7 +219,7 @@ def _step(step: dict[str, Any]) -> str:
 def _data(facts: CardFacts) -> Iterator[str]:
     corpus = facts.source.corpus
     yield "## Data"
-    if corpus is None:
+    if corpus is None or not (stated(corpus["license"]) or stated(corpus["credit"])):
         yield "Licence and credit of the training data are not known to the program that wrote this card."
         return
     yield f"Licence of the training data: {corpus['license']}. Credit: {corpus['credit']}."
@@ -193,8 +230,13 @@ def _limits(facts: CardFacts) -> Iterator[str]:
     corpus = facts.source.corpus
     lines = [
         f"- A source of more than {facts.positions} tokens loses its end; a translation has at most {facts.max_length}.",
-        "- One line is one sentence. Text is expected in Unicode NFC with single spaces; `tlc translate` sees to that.",
     ]
+    if is_imported(facts.source.run):
+        lines += [f"- {note}" for note in text_notes(facts.source.run)]
+    else:
+        lines.append(
+            "- One line is one sentence. Text is expected in Unicode NFC with single spaces; `tlc translate` sees to that."
+        )
     if corpus and "max_tokens" in corpus:
         lines.insert(
             0,
@@ -224,7 +266,8 @@ def model_card(facts: CardFacts) -> str:
     """Return README.md."""
     header = yaml.safe_dump(front_matter(facts), sort_keys=False, allow_unicode=True, width=120)
     corpus = facts.source.corpus
-    languages = f" from {corpus['source_lang']} to {corpus['target_lang']}" if corpus else ""
+    pair = (corpus["source_lang"], corpus["target_lang"]) if corpus else (None, None)
+    languages = f" from {pair[0]} to {pair[1]}" if all(map(stated, pair)) else ""
     text = [
         f"# {facts.source.name}",
         f"A model that translates{languages}: {facts.shape}, as {facts.form.title}.",

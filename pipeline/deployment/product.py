@@ -5,13 +5,15 @@ Opening an export for CTranslate2 loads neither torch nor transformers.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.corpora.cleaning import normalise
 from pipeline.deployment.forms import FORMS, PACKED, TRANSFORMERS, Form, deployed_form, export_record
+from pipeline.deployment.imports import is_imported
 from pipeline.engines.batches import batches_of_like_length
 from pipeline.engines.search import BeamSearch, Engine, EngineRefusal
 from pipeline.errors import StudyError
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
 
 BATCH_TOKENS = 1000
 TARGET = "target"
-"""The folder of the target's tokenizer where it is not the source's, as in pipeline.models.tokenizers_of."""
+"""The folder of the target's tokenizer where it is not the source's, as in pipeline.corpora.tokenizers_of."""
 
 OWN = "torch"
 """Our own decoder runs every model."""
@@ -50,6 +52,10 @@ class Product:
     search: BeamSearch
     note: str | None = None
     """What the user should know of the choice of the engine."""
+    nfc: bool = True
+    """Whether text is brought into Unicode NFC, as a study's corpora are; imported models learnt from text as it is."""
+    ahead: int = 0
+    """Batches that are given to the engine before the first is waited for: what it can work on at a time, and more."""
 
     def search_with(
         self, *, beam: int | None = None, length_penalty: float | None = None, max_length: int | None = None
@@ -70,25 +76,43 @@ class Product:
         return search
 
     def translate(
-        self, lines: Sequence[str], search: BeamSearch, *, batch_tokens: int = BATCH_TOKENS
+        self,
+        lines: Sequence[str],
+        search: BeamSearch,
+        *,
+        batch_tokens: int = BATCH_TOKENS,
+        done: Callable[[int], object] | None = None,
     ) -> list[Translation]:
         """Translate lines, one for one; an empty line stays empty.
 
-        A line's text is normalised as the corpus was: Unicode NFC, single spaces. `batch_tokens` bounds the padded source
-        tokens of a batch.
+        A line's text is normalised as the corpus was: single spaces, and Unicode NFC where the model is not imported.
+        `batch_tokens` bounds the padded source tokens of a batch. `done` is told how many lines more are translated, batch
+        by batch.
         """
-        texts = [normalise(line) for line in lines]
+        tell = done or (lambda count: None)
+        texts = [normalise(line) if self.nfc else " ".join(line.split()) for line in lines]
         filled = [number for number, text in enumerate(texts) if text]
         results = [Translation(text="", cut=False)] * len(texts)
+        tell(len(texts) - len(filled))
         if not filled:
             return results
         encoded = [row.ids for row in self.source_tokenizer.encode_batch_fast([texts[number] for number in filled])]
         cut = [len(ids) > self.positions for ids in encoded]
         encoded = [ids if len(ids) <= self.positions else ids[: self.positions - 1] + ids[-1:] for ids in encoded]
-        handles: dict[int, Any] = {}
+        hypotheses: list[list[int]] = [[]] * len(encoded)
+        pending: deque[tuple[list[int], list[Any]]] = deque()
+
+        def collect_all_but(count: int) -> None:
+            while len(pending) > count:
+                batch, handles = pending.popleft()
+                for i, handle in zip(batch, handles, strict=True):
+                    hypotheses[i] = self.engine.collect(handle)
+                tell(len(batch))
+
         for batch in batches_of_like_length([len(ids) for ids in encoded], batch_tokens):
-            handles.update(zip(batch, self.engine.submit([encoded[i] for i in batch], search), strict=True))
-        hypotheses = [self.engine.collect(handles[i]) for i in range(len(encoded))]
+            pending.append((batch, self.engine.submit([encoded[i] for i in batch], search)))
+            collect_all_but(self.ahead)
+        collect_all_but(0)
         decoded = self.target_tokenizer.decode_batch(hypotheses, skip_special_tokens=True)
         for number, text, lost in zip(filled, decoded, cut, strict=True):
             results[number] = Translation(text=" ".join(text.splitlines()).strip(), cut=lost)
@@ -142,16 +166,16 @@ def open_product(directory: str | Path, *, engine: str | None = None, threads: i
     run = read_json(directory / "run.json") if (directory / "run.json").is_file() else {}
     record = export_record(run)
     if record is None:
-        return _open_model(directory, engine, threads)
+        return _open_model(directory, run, engine, threads)
     form = FORMS.get(str(record.get("form")))
     if form is None:
         raise StudyError(f"{directory}: exported in a form that this program does not know; export it again")
     _check_whole(directory, record)
     if form.name in (PACKED, TRANSFORMERS):
-        return _open_model(directory, engine, threads)
+        return _open_model(directory, run, engine, threads)
     if engine not in (None, form.name):
         raise StudyError(f"{directory}: exported for {form.name}; for {engine!r}, export it with --engine {engine}")
-    return _product(directory, _open_engine(directory, form, threads), int(record["positions"]))
+    return _product(directory, run, _open_engine(directory, form, threads), int(record["positions"]), threads)
 
 
 def _check_whole(directory: Path, record: dict[str, Any]) -> None:
@@ -163,7 +187,9 @@ def _check_whole(directory: Path, record: dict[str, Any]) -> None:
             raise StudyError(f"{path}: {state}; export the model again")
 
 
-def _product(directory: Path, engine: Engine, positions: int, note: str | None = None) -> Product:
+def _product(
+    directory: Path, run: Any, engine: Engine, positions: int, threads: int, note: str | None = None
+) -> Product:
     source = read_tokenizer(directory)
     separate = (directory / TARGET).is_dir()
     return Product(
@@ -173,7 +199,14 @@ def _product(directory: Path, engine: Engine, positions: int, note: str | None =
         positions=positions,
         search=search_of(directory),
         note=note,
+        nfc=not (isinstance(run, dict) and is_imported(run)),
+        ahead=4 * threads if _several_batches(engine.name) else 0,
     )
+
+
+def _several_batches(engine: str) -> bool:
+    """Tell whether an engine works on several batches at a time, one a thread, instead of several threads on one."""
+    return engine.startswith("ctranslate2-")
 
 
 def _open_engine(directory: Path, form: Form, threads: int) -> Engine:
@@ -189,15 +222,15 @@ def _open_engine(directory: Path, form: Form, threads: int) -> Engine:
     return OnnxRuntimeEngine.open(directory, threads=threads)
 
 
-def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
+def _open_model(directory: Path, run: Any, engine: str | None, threads: int) -> Product:
     """Open a model directory: any kind of weights that `load_model` reads."""
     import torch
 
     from pipeline.compression.activation_rounding import rounds_inputs
     from pipeline.compression.formats import stored_numbers
+    from pipeline.corpora.tokenizers_of import source_and_target
     from pipeline.engines.registry import start_engine
     from pipeline.evaluation.translation import plain
-    from pipeline.models.tokenizers_of import source_and_target
 
     model = plain(directory)
     deployed = deployed_form(stored_numbers(directory)[0], rounds_inputs=rounds_inputs(model)).name
@@ -206,10 +239,17 @@ def _open_model(directory: Path, engine: str | None, threads: int) -> Product:
     source, target = source_and_target(directory)
     note = None
     try:
-        running = start_engine(chosen, model, source, batches=threads, target_tokenizer=target)
+        running = start_engine(
+            chosen,
+            model,
+            source,
+            threads=1 if _several_batches(chosen) else threads,
+            batches=threads,
+            target_tokenizer=target,
+        )
     except EngineRefusal as refusal:
         if engine is not None:
             raise
         note = f"{refusal}; going on with engine {OWN!r}"
         running = start_engine(OWN, model, source, target_tokenizer=target)
-    return _product(directory, running, model.config.max_position_embeddings, note)
+    return _product(directory, run, running, model.config.max_position_embeddings, threads, note)

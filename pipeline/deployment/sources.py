@@ -22,7 +22,9 @@ class Source:
     run: dict[str, Any]
     """Its run.json; empty where it has none."""
     run_id: str | None = None
-    """Of the row that was measured on these files."""
+    """Of the row that was measured on these files: they are the study's own artifact."""
+    unmeasured: str | None = None
+    """Why no measurement is of these files, where there is more to say than that they are no row's."""
     corpus: dict[str, Any] | None = None
     """source_lang, target_lang, license and credit of its data, with the rest of the study's `prepare` entry."""
     search: dict[str, Any] | None = None
@@ -52,7 +54,16 @@ def find_source(run: str) -> Source:
     directory = Path("artifacts", study) / expected[run].folder
     if not directory.is_dir():
         raise StudyError(_absent(directory, expected[run]))
-    return _of_study(directory, run, study, entry)
+    return _of_study(directory, run, study, entry, own=directory)
+
+
+def _run_of(directory: Path) -> dict[str, Any]:
+    """Return run.json; empty where there is none, StudyError where it is damaged."""
+    path = directory / "run.json"
+    run = read_json(path) if path.is_file() else {}
+    if not isinstance(run, dict):
+        raise StudyError(f"{path}: not a run's record; write the model again")
+    return run
 
 
 def _unknown(run: str) -> str:
@@ -88,12 +99,16 @@ def _stage(model: Expected) -> str:
 
 
 def _of_directory(directory: Path) -> Source:
-    """Return a model directory, with its study where run.json names one that params.yaml knows."""
+    """Return a model directory, with its study where run.json names one that params.yaml knows.
+
+    A row's run_id is kept by the study's own artifact alone: with ``--set`` and ``--out`` a stage writes other models of
+    the same name and of the same size.
+    """
     if not (directory / "config.json").is_file():
         raise StudyError(
             f"{directory}: no config.json, so no model directory; give the folder that holds a model's files"
         )
-    run = dict(read_json(directory / "run.json")) if (directory / "run.json").is_file() else {}
+    run = _run_of(directory)
     study, run_id = run.get("study"), run.get("run_id")
     if run.get("export"):
         raise StudyError(f"{directory}: already an exported model; export the model that it was made of")
@@ -101,17 +116,21 @@ def _of_directory(directory: Path) -> Source:
         params = read_params()
         entry = (params.get("translate_test") or {}).get(study)
         if entry is not None:
-            return _of_study(directory, run_id, study, entry)
-    name = run_id or directory.resolve().name
-    return Source(directory=directory, name=name, run=run, run_id=run_id, corpus=run.get("corpus"))
+            folder = next((model.folder for model in expected_models(entry) if model.run_id == run_id), None)
+            return _of_study(directory, run_id, study, entry, own=folder and Path("artifacts", study) / folder)
+    return Source(directory=directory, name=run_id or directory.resolve().name, run=run, corpus=run.get("corpus"))
 
 
-def _of_study(directory: Path, run_id: str, study: str, entry: dict[str, Any]) -> Source:
+def _of_study(directory: Path, run_id: str, study: str, entry: dict[str, Any], *, own: Path | None) -> Source:
+    """Return a model of a study; `own` is where the study's artifact of its run_id lies, None where it has no such row."""
+    measured = own is not None and directory.resolve() == own.resolve()
+    elsewhere = f"the row of this name was measured on the study's own artifact, {own}, and this is another directory"
     return Source(
         directory=directory,
         name=run_id,
-        run=dict(read_json(directory / "run.json")),
-        run_id=run_id,
+        run=_run_of(directory),
+        run_id=run_id if measured else None,
+        unmeasured=elsewhere if own is not None and not measured else None,
         corpus=(read_params().get("prepare") or {}).get(study),
         search={name: entry[name] for name in ("beam", "length_penalty", "max_length")},
     )

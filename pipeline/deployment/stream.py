@@ -43,6 +43,15 @@ def _ready(descriptor: int, *, wait: bool) -> bool:
     return bool(select.select([descriptor], [], [], None if wait else 0)[0])
 
 
+def _read(source: int) -> bytes:
+    try:
+        return os.read(source, _CHUNK)
+    except OSError as error:
+        raise StudyError(
+            f"the input cannot be read ({error.strerror}); give a file or a pipe of UTF-8 lines"
+        ) from error
+
+
 def windows(source: int, size: int) -> Iterator[list[bytes]]:
     r"""Yield the lines of a file descriptor, without their \n, at most `size` at a time.
 
@@ -54,7 +63,7 @@ def windows(source: int, size: int) -> Iterator[list[bytes]]:
     ended = False
     while True:
         while len(lines) < size and not ended and _ready(source, wait=not lines):
-            chunk = os.read(source, _CHUNK)
+            chunk = _read(source)
             first, *others = chunk.split(b"\n")
             begun.append(first)
             if others:
@@ -70,7 +79,10 @@ def windows(source: int, size: int) -> Iterator[list[bytes]]:
 
 
 def write_lines(sink: int, lines: Sequence[str]) -> None:
-    """Write lines, each with its \\n, in blocks of whole lines that a pipe takes whole (where a line is not longer)."""
+    """Write lines, each with its \\n, in blocks of whole lines that a pipe takes whole (where a line is not longer).
+
+    BrokenPipeError when the reader has gone; StudyError on anything else that stops it, such as a full disk.
+    """
     block = b""
     for line in lines:
         data = line.encode("utf-8") + b"\n"
@@ -87,6 +99,12 @@ def _write(sink: int, data: bytes) -> None:
             data = data[os.write(sink, data) :]
         except BlockingIOError:  # whoever made the pipe may have made it so
             select.select([], [sink], [])
+        except BrokenPipeError:
+            raise
+        except OSError as error:
+            raise StudyError(
+                f"the output cannot be written ({error.strerror}); its last line may be cut off"
+            ) from error
 
 
 def _decoded(window: list[bytes], before: int) -> tuple[list[str], str | None]:
@@ -142,12 +160,12 @@ def translate_stream(
         with _bar(source, sink) as bar:
             for raw in windows(source, window):
                 lines, fault = _decoded(raw, written)
-                results = product.translate(lines, search, batch_tokens=batch_tokens)
+                results = product.translate(
+                    lines, search, batch_tokens=batch_tokens, done=None if bar is None else bar.update
+                )
                 write_lines(sink, [result.text for result in results])
                 written += len(results)
                 cut += sum(result.cut for result in results)
-                if bar is not None:
-                    bar.update(len(results))
                 if fault:
                     raise StudyError(f"{fault}; convert it, for example with `iconv -f LATIN1 -t UTF-8`")
     except KeyboardInterrupt:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING
 
 from pipeline.engine_names import ENGINES
@@ -54,3 +55,15 @@ def start_engine(
 
         return TransformersEngine(model, tokenizer, target_tokenizer=target_tokenizer)
     raise StudyError(f"no engine {name!r}{nearest(name, ENGINES)}")
+
+
+def import_engines() -> None:
+    """Import the code of every engine, which is otherwise imported when one is started."""
+    for module in (
+        "ctranslate2_conversion",
+        "ctranslate2_engine",
+        "onnxruntime_engine",
+        "torch_engine",
+        "transformers_engine",
+    ):
+        importlib.import_module(f"pipeline.engines.{module}")

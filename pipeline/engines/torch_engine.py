@@ -44,7 +44,7 @@ class TorchEngine:
                 start=self.model.config.decoder_start_token_id,
                 pad=self.pad,
                 end=self.eos,
-                never=[token for token in (self.bos, self.pad) if token is not None],
+                never=[self.bos, self.pad],
             )
         finally:
             self.model.train(training)

@@ -57,8 +57,8 @@ def translate(
 
     A hypothesis has at most `max_length` tokens, </s> included, and ranks by log-probability / length^length_penalty.
     `engine` is a name, or an engine that runs `model` already. `batch_tokens` bounds padded source tokens a batch.
-    `threads` is the number of batches CTranslate2 works on at a time; transformers uses torch's own setting. StudyError on
-    an unknown engine and on numbers out of range.
+    `threads` work on as many batches at a time in CTranslate2, and on one batch in ONNX Runtime; transformers and our own
+    decoder use torch's own setting. StudyError on an unknown engine and on numbers out of range.
     """
     if batch_tokens < 1 or threads < 1:
         raise StudyError(f"batch_tokens {batch_tokens} and threads {threads} must be at least 1")
@@ -72,13 +72,15 @@ def translate(
     encoded = encode_sources(
         tokenizer, [sources[number] for number in filled], max_tokens=model.config.max_position_embeddings
     )
-    runner = start_engine(engine, model, tokenizer, batches=threads) if isinstance(engine, str) else engine
+    if isinstance(engine, str):
+        one_batch = 1 if engine.startswith("ctranslate2-") else threads  # the others work on one batch at a time
+        engine = start_engine(engine, model, tokenizer, threads=one_batch, batches=threads)
     handles: dict[int, Any] = {}
     with progress(total=len(filled), desc="translate", unit="sentence") as bar:
         for batch in batches_of_like_length([len(ids) for ids in encoded], batch_tokens):
-            handles.update(zip(batch, runner.submit([encoded[i] for i in batch], search), strict=True))
+            handles.update(zip(batch, engine.submit([encoded[i] for i in batch], search), strict=True))
             bar.update(len(batch))
-        results = [runner.collect(handles[i]) for i in range(len(encoded))]
+        results = [engine.collect(handles[i]) for i in range(len(encoded))]
     for number, text in zip(filled, decode_targets(tokenizer, results), strict=True):
         hypotheses[number] = text
     return hypotheses

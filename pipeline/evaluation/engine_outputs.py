@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.compression.formats import size_bytes
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.deployed import WITHOUT_REFUSAL, Planned
+from pipeline.engines.parity import same_hypotheses
 from pipeline.engines.registry import start_engine
 from pipeline.engines.search import Engine, EngineRefusal
 from pipeline.errors import StudyError
@@ -91,7 +92,7 @@ class _Outputs:
         family = name.partition("-")[0]
         compared = name if family == name else f"{family}-float32"
         mine, others = self.greedy(compared), self.greedy(_reference(name))
-        return sum(a == b for a, b in zip(mine, others, strict=True)) / len(mine)
+        return same_hypotheses(mine, others)
 
     def size_bytes(self, name: str) -> int:
         """Return the bytes of the files that the engine reads: its own, or the model's where it has none."""

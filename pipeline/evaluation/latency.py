@@ -1,13 +1,15 @@
 """How long a user waits: text in, text out, with tokenisation, every model and engine in turn.
 
 A machine is never equally fast for minutes on end, so that models that are timed one after the other are not timed alike.
-Here every model has its turn in every round: a slow minute hits all of them. One engine is open at a time, as for a user
-with one model: with ten CTranslate2 translators of two threads in one process each was measured 13 % slower.
+Here every model has its turn in every round, and a call counts with its fastest round: what else the machine did in the
+others is left out. One engine is open at a time, as for a user
+with one model: several CTranslate2 translators of two threads in one process were seen to slow each other.
 """
 
 from __future__ import annotations
 
 import contextlib
+import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,6 +33,9 @@ if TYPE_CHECKING:
 
 WARM_UP_SENTENCES = 8
 """Translated untimed whenever an engine has been opened, in batches of the size to be timed, at least one."""
+
+LEAST_CALLS_OF_P95 = 20
+"""Of fewer batches the largest would stand for the slowest twentieth."""
 
 KEPT_OPEN = "onnxruntime-"
 """Engines so named stay open between their turns: exporting a model takes seconds, and their threads do not spin."""
@@ -67,14 +72,15 @@ def time_in_turns(
 ) -> list[dict[str, Any]]:
     """Time all of `everything` in each of `repeats` rounds, one pass over the sentences a batch size.
 
-    Returns dicts with run_id, engine, threads, batch, latency_ms_p50 and latency_ms_p95: milliseconds a batch, over all
-    timed calls of all rounds. StudyError when there are fewer sentences than one batch.
+    Returns dicts with run_id, engine, threads, batch, latency_ms_p50 and latency_ms_p95: milliseconds a batch, quantiles
+    over the batches of sentences, each in its fastest round; p95 is None of fewer than `LEAST_CALLS_OF_P95`. StudyError
+    when there are fewer sentences than one batch.
     """
     if repeats < 1:
         raise StudyError(f"repeats is {repeats}; give at least 1")
     split = {batch: in_batches(sentences, batch) for batch in batches}
-    milliseconds: dict[tuple[int, int], list[float]] = {
-        (number, batch): [] for number in range(len(everything)) for batch in split
+    fastest: dict[tuple[int, int], list[float]] = {
+        (number, batch): [math.inf] * len(lists) for number in range(len(everything)) for batch, lists in split.items()
     }
     turns = [number for _ in range(repeats) for number in range(len(everything))]
     for number in progress(turns, desc="time", unit="turn"):
@@ -82,17 +88,18 @@ def time_in_turns(
             for batch, lists in split.items():
                 for lines in lists[: max(1, WARM_UP_SENTENCES // batch)]:
                     translate(lines)
-                for lines in lists:
+                calls = fastest[number, batch]
+                for call, lines in enumerate(lists):
                     started = clock()
                     translate(lines)
-                    milliseconds[number, batch].append(1000 * (clock() - started))
+                    calls[call] = min(calls[call], 1000 * (clock() - started))
     records = []
-    for (number, batch), calls in milliseconds.items():
+    for (number, batch), calls in fastest.items():
         one = everything[number]
-        middle, slow = np.quantile(calls, [0.5, 0.95])
+        slow = float(np.quantile(calls, 0.95)) if len(calls) >= LEAST_CALLS_OF_P95 else None
         records.append(
             {"run_id": one.run_id, "engine": one.engine, "threads": one.threads, "batch": batch}
-            | {"latency_ms_p50": float(middle), "latency_ms_p95": float(slow)}
+            | {"latency_ms_p50": float(np.median(calls)), "latency_ms_p95": slow}
         )
     return records
 

@@ -59,7 +59,7 @@ def _sinusoids(model: Any) -> list[nn.Embedding]:
     return [model.model.encoder.embed_positions, model.model.decoder.embed_positions]
 
 
-def _fairseq_sinusoids(shape: torch.Size) -> Tensor:
+def fairseq_sinusoids(shape: torch.Size) -> Tensor:
     """Return fairseq's positions (N, d), counted from the first token's."""
     rows, width = shape
     return M2M100SinusoidalPositionalEmbedding.get_embedding(rows + _OFFSET, width)[_OFFSET:]
@@ -79,7 +79,7 @@ def complete(model: Any) -> None:
     if config.model_type == "marian":
         for table in _sinusoids(model):
             if getattr(config, "sinusoids", None) == "fairseq":
-                table.weight.copy_(_fairseq_sinusoids(table.weight.shape))
+                table.weight.copy_(fairseq_sinusoids(table.weight.shape))
             table.weight.requires_grad_(False)
     for first, *others in getattr(config, "embedding_ties", None) or []:
         weight = nn.Parameter(model.get_submodule(first).weight.detach().clone())
@@ -99,7 +99,7 @@ def recognise(model: Any, directory: Path) -> None:
         if bool(model.final_logits_bias.any()):
             raise StudyError(f"{directory}: the output has a bias, which losses here do not know; give a model without")
         shape = _sinusoids(model)[0].weight.shape
-        formulas = {"fairseq": _fairseq_sinusoids, "marian": _marian_sinusoids}
+        formulas = {"fairseq": fairseq_sinusoids, "marian": _marian_sinusoids}
         fitting = (name for name, formula in formulas.items() if _equal(model, formula(shape)))
         config.sinusoids = next(fitting, LEARNED)
     elif not config.tie_word_embeddings:

@@ -16,15 +16,15 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor
 
+from pipeline.corpora.tokenizers_of import save_tokenizers
 from pipeline.errors import StudyError
-from pipeline.files import atomic_path, sha256_file
+from pipeline.files import atomic_path, read_json, sha256_file
 from pipeline.models.checkpoint import NOT_STATED, WEIGHTS, provenance, write_card
 from pipeline.models.fairseq_checkpoint import FairseqCheckpoint, read_checkpoint
 from pipeline.models.fairseq_dictionary import joining_of, padded, read_dictionary, tokenizer_of
 from pipeline.models.fairseq_shape import FairseqShape, shape_of
 from pipeline.models.fairseq_weights import checked, mapped, output_is_tied
 from pipeline.models.seq2seq import BOS, EOS, PAD
-from pipeline.models.tokenizers_of import save_tokenizers
 from pipeline.size import SizeSpec
 
 STUDY = "imported"
@@ -106,7 +106,7 @@ def generation(shape: FairseqShape, unused: range) -> Any:
         early_stopping=True,
         length_penalty=1.0,
         min_new_tokens=1,
-        max_length=min(_LONGEST, shape.positions[1] - 1) + 2,  # with the </s> at either end
+        max_length=min(_LONGEST, shape.positions[1] - 1, _positions(shape) - 1) + 2,  # with the </s> at either end
         suppress_tokens=[PAD, *unused],
         bos_token_id=BOS,
         pad_token_id=PAD,
@@ -197,11 +197,17 @@ def _verify(directory: Path, weights: Mapping[str, Tensor]) -> None:
         raise RuntimeError(f"{directory}: transformers reads {wrong[0]} otherwise than it was written")
 
 
-def _check_destination(to: Path) -> None:
+def _check_destination(to: Path, *, overwrite: bool) -> None:
+    """Raise StudyError where something would be lost; only what is an import itself may be replaced, if that is asked for."""
     if to.exists() and not to.is_dir():
         raise StudyError(f"{to}: is a file; give a directory with --to")
-    if to.is_dir() and any(to.iterdir()) and not (to / "run.json").is_file():
-        raise StudyError(f"{to}: is not empty and no model directory; give another one with --to")
+    if not to.is_dir() or not any(to.iterdir()):
+        return
+    imported = (to / "run.json").is_file() and "imported" in read_json(to / "run.json")
+    if not imported:
+        raise StudyError(f"{to}: is not empty, and no earlier import; give another directory with --to")
+    if not overwrite:
+        raise StudyError(f"{to}: holds an earlier import; --overwrite replaces it, or give another directory with --to")
 
 
 def import_fairseq(
@@ -211,19 +217,20 @@ def import_fairseq(
     *,
     joining: str = "auto",
     origin: Origin | None = None,
+    overwrite: bool = False,
 ) -> str:
     """Write a fairseq Transformer as a model directory at `to`; return one line about it.
 
     One dictionary is that of both languages; of two the source's comes first. The directory's model has the checkpoint's
-    logits (differences are roundings) and generates what fairseq-generate does; a model directory that stood there is
-    replaced. StudyError on what cannot be read, does not fit together, or cannot be expressed exactly.
+    logits (differences are roundings) and generates what fairseq-generate does. With `overwrite` an earlier import that
+    stands there is replaced. StudyError on what cannot be read, does not fit together, or cannot be expressed exactly.
     """
-    to, origin = Path(to), origin or Origin()
+    to, origin = Path(to).resolve(), origin or Origin()
     if len(dictionaries) not in (1, 2):
         raise StudyError(
             f"{len(dictionaries)} dictionaries were given; give one for both languages, or the source's and the target's"
         )
-    _check_destination(to)
+    _check_destination(to, overwrite=overwrite)
     read = read_checkpoint(checkpoint)
     shape = shape_of(read)
     symbols = [read_dictionary(path) for path in dictionaries]

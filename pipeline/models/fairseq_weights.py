@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from pipeline.errors import StudyError
+from pipeline.models.architectures import fairseq_sinusoids
 from pipeline.models.fairseq_shape import FairseqShape
 from pipeline.models.seq2seq import PAD
 
@@ -154,10 +155,7 @@ def unreachable_row(scale: Tensor, shift: Tensor, output: Tensor) -> tuple[Tenso
 
 def sinusoids(positions: int, width: int) -> Tensor:
     """Return fairseq's sinusoidal positions (positions, width), those of the first token first."""
-    from transformers.models.m2m_100.modeling_m2m_100 import M2M100SinusoidalPositionalEmbedding
-
-    table: Tensor = M2M100SinusoidalPositionalEmbedding.get_embedding(positions + PAD + 1, width, PAD)
-    return table[PAD + 1 :].contiguous()
+    return fairseq_sinusoids(torch.Size((positions, width))).contiguous()
 
 
 def _grown(rows: Tensor, size: int, filling: Tensor | None = None) -> Tensor:

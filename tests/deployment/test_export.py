@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -139,6 +142,61 @@ def test_an_export_can_be_replaced(four_bits: Source, tmp_path: Path) -> None:
     assert (tmp_path / "out" / "weights.safetensors").is_file()
     assert not (tmp_path / "out" / "model.bin").exists()
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
+
+
+def test_what_others_put_into_an_export_is_not_lost(four_bits: Source, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    export(four_bits, out)
+    for name in ("translations/today.txt", "notes.txt", "empty/"):
+        path = out / name
+        if name.endswith("/"):
+            path.mkdir()
+        else:
+            path.parent.mkdir(exist_ok=True)
+            path.write_text("mine")
+        first = out / name.partition("/")[0]
+        with pytest.raises(
+            StudyError, match=f"^{re.escape(str(first))}: not written by `tlc export`, and would be lost"
+        ):
+            export(four_bits, out, overwrite=True)
+        assert path.exists()
+        shutil.rmtree(first) if first.is_dir() else first.unlink()
+    export(four_bits, out, overwrite=True)
+
+
+@pytest.mark.parametrize("content", ["{", "[]", '{"run_id": "x"}'])
+def test_a_damaged_record_is_one_line(content: str, four_bits: Source, tmp_path: Path) -> None:
+    export(four_bits, tmp_path / "out")
+    (tmp_path / "out" / "run.json").write_text(content)
+    with pytest.raises(StudyError, match=r"not valid JSON|not something that `tlc export` wrote"):
+        export(four_bits, tmp_path / "out", overwrite=True)
+
+
+def test_the_current_directory_is_not_replaced(
+    four_bits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    for place in (".", "..", tmp_path):
+        with pytest.raises(StudyError, match="the current directory is in it"):
+            export(four_bits, place)
+    export(four_bits, "../here/../there")
+    assert (tmp_path / "there" / "README.md").is_file()
+
+
+def test_what_cannot_be_read_is_not_called_unwritable(
+    four_bits: Source, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(source: Path, target: Path) -> None:
+        raise PermissionError(errno.EACCES, "Permission denied", str(source if reading else target))
+
+    monkeypatch.setattr("pipeline.deployment.conversion.shutil.copyfile", refused)
+    reading, weights = True, four_bits.directory / "weights.safetensors"
+    with pytest.raises(StudyError, match=f"^{re.escape(str(weights))}: cannot be read"):
+        export(four_bits, tmp_path / "out", form="packed")
+    reading = False
+    with pytest.raises(StudyError, match=f"^{re.escape(str(tmp_path / 'out'))}: cannot be written"):
+        export(four_bits, tmp_path / "out", form="packed")
 
 
 def test_an_export_without_a_study_says_so(four_bits: Source, tmp_path: Path) -> None:

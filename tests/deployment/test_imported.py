@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM
 
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.corpora.tokenizers_of import save_tokenizers
 from pipeline.deployment.export import export
+from pipeline.deployment.imports import STUDY
 from pipeline.deployment.product import open_product
 from pipeline.deployment.sources import find_source
-from pipeline.models.tokenizers_of import save_tokenizers
+from pipeline.models import fairseq_import
 from tests.architectures import tiny_model, write_as_import
 from tests.trained import word_tokenizer
 
@@ -56,3 +60,79 @@ def test_an_imported_model_is_exported_and_run(imported: Path, lines: list[str],
     answer = subprocess.run(command, cwd=tmp_path / "ctranslate2-float32", capture_output=True, text=True)
     assert answer.returncode == 0, answer.stderr
     assert answer.stdout.strip() == expected[0]
+
+
+RUN: dict[str, Any] = {
+    "run_id": "imported-w32x2-fp32",
+    "study": "imported",
+    "budget": "not stated",
+    "method": "none",
+    "recipe": "fp32",
+    "seed": 1,
+    "bits": None,
+    "sparsity": None,
+    "parent_id": None,
+    "ledger": {},
+    "steps": 700,
+    "imported": {
+        "program": "fairseq",
+        "arch": "transformer",
+        "checkpoint": "checkpoint_best.pt",
+        "dictionaries": ["dict.en.txt"],
+        "joining": "subword_nmt",
+    },
+    "corpus": {
+        "source_lang": "not stated",
+        "target_lang": "not stated",
+        "license": "not stated",
+        "credit": "not stated",
+    },
+}
+"""As an import writes it of a checkpoint that says little of itself."""
+
+
+def _card(corpus: PreparedCorpus, folder: Path, run: dict[str, Any]) -> str:
+    directory = write_as_import(tiny_model("untied", vocab_size=corpus.vocab_size), folder / "model")
+    save_tokenizers(directory, corpus.tokenizer())
+    (directory / "run.json").write_text(json.dumps(run))
+    export(find_source(str(directory)), folder / "out")
+    assert not open_product(folder / "out").nfc
+    return (folder / "out" / "README.md").read_text(encoding="utf-8")
+
+
+def test_an_import_s_card_says_what_text_it_takes_and_nothing_that_nobody_stated(
+    corpus: PreparedCorpus, tmp_path: Path
+) -> None:
+    assert STUDY == fairseq_import.STUDY
+    card = _card(corpus, tmp_path, RUN)
+    assert "as the model was trained on it: units with @@ (subword-nmt) between spaces; nothing here does that" in card
+    assert "Translations come out with their units joined" in card
+    assert "- imported from fairseq: `checkpoint_best.pt` (transformer) after 700 updates" in card
+    assert "A model that translates: width 32" in card
+    for wrong in ("not stated", "None", "NFC", "matched", "budget", "study", "trained, not compressed", "license"):
+        assert wrong not in card.replace("no row of a study's table", ""), wrong
+
+
+def test_what_was_stated_of_an_import_is_said(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    data = {"source_lang": "en", "target_lang": "de", "license": "CC0", "credit": "not stated"}
+    separate = RUN["imported"] | {"dictionaries": ["dict.en.txt", "dict.de.txt"], "joining": "none"}
+    card = _card(corpus, tmp_path, RUN | {"corpus": data, "imported": separate})
+    assert "A model that translates from en to de: width 32" in card
+    assert "license_name: CC0" in card
+    assert "Licence of the training data: CC0. Credit: not stated." in card
+    assert "as the model was trained on it; nothing here does that" in card
+    assert "Translations come out as they are." in card
+
+
+def test_a_compressed_import_is_still_one(corpus: PreparedCorpus, tmp_path: Path) -> None:
+    """`tlc compress` keeps the study's name alone."""
+    entry = {
+        "entry": {"counts_seconds": False},
+        "match": "steps",
+        "steps_of_recipe": [{"method": "uniform", "bits": 4}],
+    }
+    run = {name: value for name, value in RUN.items() if name != "imported"} | entry | {"recipe": "uniform", "bits": 4}
+    card = _card(corpus, tmp_path, run)
+    assert "Text must come in tokenised and split into units as the model was trained on it; nothing" in card
+    assert "uniform (bits 4)" in card
+    assert not any(wrong in card for wrong in ("not stated", "NFC", "matched in"))

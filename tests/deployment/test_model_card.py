@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,7 @@ ENGINE: dict[str, Any] = {
     "engine": "ctranslate2-int8",
     "status": "ok",
     "note": "its 4-bit weights run as int8",
-    "same_hypotheses": None,
+    "same_hypotheses": 0.9955,
     "engine_bytes": 600000,
     "quality": 31.1111,
     "quality_low": 29.5,
@@ -73,12 +74,44 @@ def test_a_card_has_the_results_numbers(four_bits: Source, tmp_path: Path) -> No
     assert "| 1 | 1 | 1.2 ms | 2.5 ms |" in text
     assert "| 2 | 32 | 11.0 ms | 15.0 ms |" in text
     assert "its 4-bit weights run as int8" in text
+    assert "99.55 % of the greedy hypotheses of CTranslate2 with float32 weights, converted from the same" in text
+    assert "those of int8 were not compared" in text
     assert f"| `model.bin` | {exported.files['model.bin']:,} |" in text
     assert "uniform (bits 4, granularity row)" in text
     assert "charged: train 40.0 s, 2e+12 FLOP" in text
     assert "Licence of the training data: CC0. Credit: nobody." in text
     assert "99.0" not in text
     assert "7.00" not in text
+
+
+@pytest.mark.parametrize(
+    ("form", "says"),
+    [
+        ("ctranslate2-float32", "of this engine are those of our own decoder."),
+        (
+            "ctranslate2-int16",
+            "of CTranslate2 with float32 weights, converted from the same weights in the same way, are",
+        ),
+        ("packed", "of our own decoder, which runs this form, are those of transformers' generate."),
+    ],
+)
+def test_an_agreement_is_of_what_was_compared(form: str, says: str, four_bits: Source, tmp_path: Path) -> None:
+    row = ROW | {"size_bytes": size_bytes(four_bits.directory)}
+    engine = ENGINE | {"engine": "torch" if form == "packed" else form}
+    export(four_bits, tmp_path / "out", form=form, results=_results(tmp_path / "results", row, [engine]))
+    assert f"99.55 % of the greedy hypotheses {says}" in _card(tmp_path / "out")[1]
+
+
+def test_seconds_that_nobody_counted_are_not_nought(four_bits: Source, tmp_path: Path) -> None:
+    """As `tlc compress` writes it: the parent's seconds are known, recovery's are not, and nothing was matched."""
+    recovery = {"finetune": {"flops": 1e11, "seconds": 0.0, "steps": 5.0, "tokens": 900.0}}
+    changes = {"ledger": four_bits.run["ledger"] | recovery, "entry": {"counts_seconds": False}, "match": "steps"}
+    export(replace(four_bits, run=four_bits.run | changes), tmp_path / "out")
+    text = _card(tmp_path / "out")[1]
+    assert (
+        "charged: train 40.0 s, 2e+12 FLOP; finetune seconds not counted, 1e+11 FLOP; together 2.1e+12 FLOP\n" in text
+    )
+    assert "matched in" not in text
 
 
 def test_nothing_is_invented(four_bits: Source, tmp_path: Path) -> None:

@@ -4,9 +4,13 @@ from __future__ import annotations
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
+import torch
 
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.deployment.export import export
@@ -35,6 +39,62 @@ def test_text_is_tidied_as_the_corpus_was(product: Product) -> None:
     assert clean == untidy
     assert [found.text for found in product.translate(["", " \t "], product.search)] == ["", ""]
     assert product.translate([], product.search) == []
+
+
+def test_an_imported_model_s_text_keeps_its_characters(exported: Path, tmp_path: Path) -> None:
+    """It learnt from text as it was; of spaces it knows one kind."""
+    shutil.copytree(exported, tmp_path / "copy")
+    path = tmp_path / "copy" / "run.json"
+    seen: list[list[str]] = []
+    encode = open_product(exported).source_tokenizer.encode_batch_fast
+    for changes in ({}, {"imported": {"program": "fairseq"}}, {"study": "imported"}):
+        path.write_text(json.dumps(json.loads((exported / "run.json").read_text()) | changes))
+        opened = open_product(tmp_path / "copy")
+        tokenizer: Any = SimpleNamespace(encode_batch_fast=lambda texts: seen.append(texts) or encode(texts))
+        replace(opened, source_tokenizer=tokenizer).translate(["\te\u0301te\u0301  a "], opened.search)
+    assert seen == [["été a"], ["e\u0301te\u0301 a"], ["e\u0301te\u0301 a"]]
+
+
+def test_what_is_done_is_told_batch_by_batch(product: Product, lines: list[str]) -> None:
+    told: list[int] = []
+    expected = product.translate(lines, product.search)
+    assert product.translate(lines, product.search, batch_tokens=1, done=told.append) == expected
+    assert sum(told) == len(lines)
+    assert max(told) == 1
+    assert product.translate([""], product.search, done=told.append)[0].text == ""
+    assert sum(told) == len(lines) + 1
+
+
+def test_no_more_batches_wait_than_asked_for(product: Product, lines: list[str]) -> None:
+    order: list[str] = []
+    engine: Any = SimpleNamespace(
+        submit=lambda batch, search: order.append("submit") or [None] * len(batch),
+        collect=lambda handle: order.append("collect") or [],
+    )
+    for ahead, expected in ((0, "submit collect submit collect"), (1, "submit submit collect collect")):
+        order.clear()
+        replace(product, engine=engine, ahead=ahead).translate(["a", "b"], product.search, batch_tokens=1)
+        assert " ".join(order) == expected
+
+
+@pytest.mark.parametrize(
+    ("engine", "expected"),
+    [("ctranslate2-float32", (1, 2)), ("onnxruntime-float32", (2, 2)), ("onnxruntime-int8", (2, 2))],
+)
+def test_threads_are_batches_in_ctranslate2_and_threads_elsewhere(
+    engine: str, expected: tuple[int, int], four_bits: Source, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given: list[tuple[int, int]] = []
+
+    def start(name: str, *_: object, threads: int, batches: int, **__: object) -> Any:
+        given.append((threads, batches))
+        return SimpleNamespace(name=name)
+
+    monkeypatch.setattr("pipeline.engines.registry.start_engine", start)
+    before = torch.get_num_threads()
+    open_product(four_bits.directory, engine=engine, threads=2)
+    torch.set_num_threads(before)
+    assert given == [expected]
 
 
 def test_a_long_line_loses_its_end(product: Product, four_bits: Source, corpus: PreparedCorpus) -> None:

@@ -3,10 +3,15 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import pandas as pd
 import pytest
 
+from pipeline.compression.formats import size_bytes
+from pipeline.deployment.export import export
 from pipeline.deployment.sources import Source, find_source
 from pipeline.errors import StudyError
 
@@ -72,13 +77,55 @@ def test_a_row_is_found_with_its_study(project: Path, four_bits: Source) -> None
     place.symlink_to(four_bits.directory)
     found = find_source("default-w64x2-s0-seconds-q4")
     assert found.directory == place
+    assert found.run_id == "default-w64x2-s0-seconds-q4"
     assert found.search == {"beam": 4, "length_penalty": 1.0, "max_length": 80}
     assert found.corpus is not None
     assert found.corpus["license"] == "CC-BY 2.0 FR"
 
 
+def _changed(directory: Path, place: Path, **changes: Any) -> Path:
+    """Copy a model directory with another run.json."""
+    shutil.copytree(directory, place)
+    path = place / "run.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    return place
+
+
+def test_a_row_s_numbers_are_its_own_artifact_s_alone(project: Path, four_bits: Source) -> None:
+    """The same command with --set and --out writes a model of the same name and size; so does a copy of any kind."""
+    name = {"run_id": "default-w64x2-s0-seconds-q4", "study": "default"}
+    place = Path("artifacts/default/compressed/default-w64x2-s0/posttraining/seconds-q4")
+    own = _changed(four_bits.directory, place, **name, entry={"dropout": 0.3})
+    other = _changed(four_bits.directory, Path("dropout"), **name, entry={"dropout": 0.1})
+    named = find_source("default-w64x2-s0-seconds-q4")
+    assert [find_source(str(path)).run_id for path in (own, own.resolve())] == [named.run_id] * 2 == [named.name] * 2
+    found = find_source(str(other))
+    assert (found.run_id, found.name, found.search) == (None, named.run_id, named.search)
+
+    times = {"latency_threads": 1, "latency_batch": 1, "latency_ms_p50": 2.25, "latency_ms_p95": 3.25}
+    row = {**name, "size_bytes": size_bytes(own), "quality": 44.75, "latency_engine": "ctranslate2-int8", **times}
+    Path("results").mkdir()
+    pd.DataFrame([row]).to_parquet("results/runs.parquet")
+    cards = []
+    for number, source in enumerate((named, found)):
+        written = export(source, f"out{number}", results=Path("results")).directory
+        cards.append((written / "README.md").read_text(encoding="utf-8"))
+    assert all(number in cards[0] for number in ("44.75", "2.2 ms"))
+    assert not any(number in cards[1] for number in ("44.75", "2.2 ms"))
+    assert f"not measured (the row of this name was measured on the study's own artifact, {place}, and" in cards[1]
+
+
+def test_a_run_json_that_is_no_record_is_one_line(project: Path, four_bits: Source) -> None:
+    place = _changed(four_bits.directory, project / "odd")
+    for content in ("[1]", "{"):
+        (place / "run.json").write_text(content)
+        with pytest.raises(StudyError, match=r"run\.json: "):
+            find_source(str(place))
+
+
 def test_a_directory_is_itself(project: Path, four_bits: Source) -> None:
     found = find_source(str(four_bits.directory))
-    assert (found.directory, found.run_id, found.search) == (four_bits.directory, four_bits.run_id, None)
+    assert (found.directory, found.name, found.search) == (four_bits.directory, four_bits.run_id, None)
+    assert (found.run_id, found.unmeasured) == (None, None)
     with pytest.raises(StudyError, match=r"no config\.json"):
         find_source(str(project))

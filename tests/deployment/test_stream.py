@@ -29,7 +29,7 @@ class Capitals:
     def __init__(self) -> None:
         self.sizes: list[int] = []
 
-    def translate(self, lines: Sequence[str], search: Any, *, batch_tokens: int) -> list[Translation]:
+    def translate(self, lines: Sequence[str], search: Any, *, batch_tokens: int, done: Any) -> list[Translation]:
         self.sizes.append(len(lines))
         return [Translation(text=line.upper(), cut=line == "long") for line in lines]
 
@@ -160,7 +160,9 @@ sys.path.insert(0, {root!r})
 from pipeline.deployment.product import Translation
 from pipeline.deployment.stream import Stopped, translate_stream
 class Slow:
-    def translate(self, lines, search, *, batch_tokens):
+    def translate(self, lines, search, *, batch_tokens, done):
+        for _ in lines if done else ():
+            done(1)
         time.sleep({pause})
         return [Translation(text=line.upper(), cut=False) for line in lines]
 try:
@@ -229,6 +231,21 @@ def test_a_bar_on_a_terminal_and_nowhere_else(tmp_path: Path) -> None:
         quiet = subprocess.run(_slow(0, 3), stdin=source, capture_output=True, check=True)
     assert quiet.stderr == b""
     assert quiet.stdout == b"A\n" * 30
+
+
+def test_a_full_disk_is_one_line() -> None:
+    full = os.open("/dev/full", os.O_WRONLY)
+    with pytest.raises(StudyError, match=r"the output cannot be written \(No space left on device\)") as caught:
+        write_lines(full, ["a"])
+    os.close(full)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_an_input_that_cannot_be_read_is_one_line(tmp_path: Path) -> None:
+    folder = os.open(tmp_path, os.O_RDONLY)
+    with pytest.raises(StudyError, match="the input cannot be read"):
+        list(windows(folder, 1))
+    os.close(folder)
 
 
 def test_stopped_has_the_shell_s_exit_code() -> None:

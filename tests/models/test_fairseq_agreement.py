@@ -15,8 +15,8 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, PreTrainedTokenizerFast
 
+from pipeline.corpora.tokenizers_of import source_and_target
 from pipeline.models.fairseq_import import import_fairseq
-from pipeline.models.tokenizers_of import source_and_target
 
 ROOT = Path(__file__).resolve().parents[2]
 FAIRSEQ = ROOT / ".venv-fairseq" / "bin" / "python"

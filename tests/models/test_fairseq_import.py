@@ -13,12 +13,12 @@ import pytest
 import torch
 from transformers import AutoModelForSeq2SeqLM, GenerationConfig
 
+from pipeline.corpora.tokenizers_of import source_and_target
 from pipeline.errors import StudyError
 from pipeline.models.fairseq_checkpoint import read_checkpoint
 from pipeline.models.fairseq_dictionary import joining_of, read_dictionary, tokenizer_of
 from pipeline.models.fairseq_import import Origin, import_fairseq
 from pipeline.models.fairseq_weights import unreachable_row
-from pipeline.models.tokenizers_of import source_and_target
 from tests.models import fairseq_by_hand as by_hand
 
 POST = {"encoder_normalize_before": False, "decoder_normalize_before": False}
@@ -311,7 +311,12 @@ def test_the_directory_says_what_it_is(tmp_path: Path) -> None:
     assert search.suppress_tokens == [1, *range(12, 20)]
     done = subprocess.run([*command, "--to", "."], capture_output=True, text=True, cwd=tmp_path, env=environment)
     assert done.returncode == 1
-    assert done.stderr.splitlines() == ["error: .: is not empty and no model directory; give another one with --to"]
-    import_fairseq(checkpoint, dictionaries, tmp_path / "model", origin=Origin(credit="somebody"))
+    assert done.stderr.splitlines() == [
+        f"error: {tmp_path}: is not empty, and no earlier import; give another directory with --to"
+    ]
+    again = Origin(credit="somebody")
+    with pytest.raises(StudyError, match="holds an earlier import; --overwrite replaces it"):
+        import_fairseq(checkpoint, dictionaries, tmp_path / "model", origin=again)
+    import_fairseq(checkpoint, dictionaries, tmp_path / "model", origin=again, overwrite=True)
     assert "data credit: somebody" in (tmp_path / "model" / "README.md").read_text(encoding="utf-8")
     assert len(source_and_target(tmp_path / "model")[1]) == 20

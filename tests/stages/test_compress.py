@@ -15,9 +15,9 @@ from pipeline.compression.any_model import compress_model, entry_of, read_recipe
 from pipeline.compression.formats import load_model, size_bytes, weights_file
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.corpora.tokenizer import train_tokenizer
+from pipeline.corpora.tokenizers_of import save_tokenizers, source_and_target
 from pipeline.errors import StudyError
 from pipeline.models.architectures import save_plain
-from pipeline.models.tokenizers_of import save_tokenizers, source_and_target
 from stages import compress as command
 from stages import prepare as preparation
 from tests.architectures import tiny_model, write_as_import

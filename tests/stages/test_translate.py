@@ -89,12 +89,26 @@ def test_bad_utf_8_is_one_line_with_its_number(exported: Path) -> None:
     assert answer.stderr.count(b"\n") == 1
 
 
+def test_a_full_disk_is_one_line(exported: Path) -> None:
+    command = [sys.executable, "-m", "stages.translate", "--model", str(exported)]
+    with Path("/dev/full").open("wb") as full:
+        answer = subprocess.run(command, cwd=ROOT, input=b"Tom.\n", stdout=full, stderr=subprocess.PIPE)
+    assert answer.returncode == 1
+    assert answer.stderr.startswith(b"error: the output cannot be written (No space left on device)")
+    assert answer.stderr.count(b"\n") == 1
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [
         (["stages.translate"], "give one of --model DIR, --train STUDY and --test STUDY"),
         (["stages.translate", "--model", "nowhere"], "nowhere: no such directory"),
         (["stages.translate", "--model", "tests"], "no model.safetensors, weights.safetensors or quanto.safetensors"),
+        (["stages.translate", "--test", "default", "--beam", "1"], "--beam is an option of --model; leave it out with"),
+        (["stages.translate", "--train", "default", "--window", "1000"], "--window is an option of --model"),
+        (["stages.translate", "--model", "tests", "--out", "x"], "--out is an option of --train and --test"),
+        (["stages.export", "default-w64x2-s0-seconds-q4", "--to", "."], ".: the current directory is in it"),
+        (["stages.export", "default-w64x2-s0-seconds-q4", "--to", ".."], "..: the current directory is in it"),
         (["stages.export", "default-w64x2-s0-seconds-q4", "--to", "tests"], "tests: not empty"),
         (["stages.export", "default", "--to", "x", "--engine", "ctranslate2-int7"], "did you mean 'ctranslate2-int8'"),
         (["stages.export", "./nowhere", "--to", "x"], "./nowhere: no such directory"),
