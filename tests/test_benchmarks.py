@@ -6,16 +6,18 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from multiprocessing import Pipe
 from pathlib import Path
 from threading import Thread
 from typing import Any
 
 import pytest
+from torch import nn
 
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.models.seq2seq import build
+from pipeline.models.seq2seq import BOS, build
 from pipeline.size import SizeSpec
 from throughput.comparison import Comparison
 from throughput.fairseq_corpus import fairseq_job
@@ -23,8 +25,10 @@ from throughput.search import CHOICES, search
 from throughput.sides import CORES, Tuning
 from throughput.teams import Side, Team, Turn
 from throughput.translating import serve
+from throughput.translation import Choice, Measured, Task, Work, best_choices, measured_against, unlike_fairseq
 from throughput.turns import Turns
 from throughput.workload import Workload
+from translate_throughput import at_edge, table
 
 
 def _record(script: str, *arguments: str) -> tuple[str, dict[str, Any]]:
@@ -127,20 +131,114 @@ def small_model(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory
 
 def test_our_decoder_against_its_peers(corpus: PreparedCorpus, small_model: Path, tmp_path: Path) -> None:
     places = ["--corpus", str(corpus.path), "--model", str(small_model), "--fairseq-env", str(tmp_path / "absent")]
-    small = ["--sentences", "12", "--rounds", "1", "--batch", "40", "80", "--max-length", "12", "--beam", "2"]
-    small += ["--processes", "1", "--peers", "transformers", "ctranslate2-int8", "fairseq"]
+    small = ["--sentences", "12", "--rounds", "1", "--batch", "40", "--max-length", "12", "--beam", "2"]
+    small += ["--processes", "1", "--peers", "transformers", "transformers-default", "ctranslate2-int8", "fairseq"]
     first, record = _record("translate_throughput", *small, *places)
     assert first.startswith("fairseq: skipped")
-    assert set(record["peers"]) == {"transformers", "ctranslate2-int8"}
+    assert set(record["peers"]) == {"transformers", "transformers-default", "ctranslate2-int8"}
     assert set(record["sides"]) == {"ours", *record["peers"]}
-    for name, found in record["sides"].items():
+    model = str(small_model)
+    for name, by_model in record["sides"].items():
+        found = by_model[model]
         assert min(found["sentences_per_second"], found["tokens_per_second"], found["peak_bytes"]) > 0
         assert 0 < found["batch_ms_p50"] <= found["batch_ms_p95"]
-        assert found["batch_tokens"] in (40, 80)
+        assert (found["batch_tokens"], found["batch_at_edge"]) == (40, False)  # nothing else was tried
+        assert 1 <= found["batch_sentences"] <= 12
         assert 0 <= found["bleu"] <= 100
         assert found["same_as_transformers"] == 1 or name == "ctranslate2-int8"
     for peer, ratio in record["ratio"].items():  # of one round
-        assert ratio == pytest.approx(record["ours"] / record["peers"][peer])
+        assert ratio[model] == pytest.approx(record["ours"][model] / record["peers"][peer][model])
+    assert record["sides"]["transformers-default"][model]["description"].endswith("sdpa attention")
+
+
+@pytest.fixture
+def work(corpus: PreparedCorpus, small_model: Path, tmp_path: Path) -> Work:
+    """Two sentences for the small model."""
+    search = {"beam": 1, "length_penalty": 1.0, "max_length": 5}
+    task = Task(
+        model=small_model, corpus=corpus.path, sentences=2, search=search, processes=1, threads=1, folder=tmp_path
+    )
+    return Work(task, [40])
+
+
+def answered(work: Work, hypotheses: dict[str, list[list[int]]], edge: str = "") -> dict[str, Measured]:
+    """Return what is measured of sides that gave these hypotheses, in one turn of one batch."""
+    sides = [Side(name=name, description="", module="translator") for name in hypotheses]
+    best = {side.name: Choice(side=side, batch_tokens=40, at_edge=side.name == edge) for side in sides}
+    answers = {name: (ids, [0.5]) for name, ids in hypotheses.items()}
+    return measured_against(answers, {name: [turn(1, 4, peak_bytes=9)] for name in hypotheses}, best, work)
+
+
+def test_without_transformers_nobody_is_said_to_be_like_it(work: Work) -> None:
+    same, other = [[5, 6], [7]], [[5, 6], [8]]
+    with_it = answered(work, {"ours": other, "ctranslate2-int8": same, "transformers": same})
+    assert [found.row()["same_as_transformers"] for found in with_it.values()] == [0.5, 1, 1]
+    rows = {name: found.row() for name, found in answered(work, {"ours": same, "ctranslate2-int8": other}).items()}
+    assert [row["same_as_transformers"] for row in rows.values()] == [None, None]
+    lines = table(rows, {"ctranslate2-int8": 2.0}).splitlines()
+    assert lines[0].split()[-5] == "same"
+    assert sorted(line.split()[-1] for line in lines[1:]) == ["-", "2.00x"]
+    assert all("-" in line.split() for line in lines[1:])
+
+
+def test_a_side_that_may_be_faster_with_other_batches_is_named(work: Work) -> None:
+    measured = answered(work, {"ours": [[5], [6]], "transformers": [[5], [6]]}, edge="ours")
+    (line,) = at_edge(measured)
+    assert line.startswith("ours: fastest at 40 tokens a batch, the edge of --batch")
+    assert measured["ours"].row()["batch_at_edge"]
+
+
+def untie(model: Any) -> None:
+    model.lm_head.weight = nn.Parameter(model.lm_head.weight.detach().clone())
+
+
+def set_in_configuration(name: str, value: Any) -> Callable[[Any], None]:
+    return lambda model: setattr(model.config, name, value)
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (untie, "not tied"),
+        (set_in_configuration("tie_word_embeddings", False), "not tied"),
+        (set_in_configuration("activation_function", "gelu"), "gelu"),
+        (set_in_configuration("scale_embedding", False), "not scaled"),
+        (set_in_configuration("decoder_layers", 3), "1 and 3 layers"),
+        (set_in_configuration("decoder_ffn_dim", 7), "7 FFN columns"),
+        (set_in_configuration("encoder_attention_heads", 4), "heads"),
+        (set_in_configuration("model_type", "marian"), "marian"),
+    ],
+)
+def test_fairseq_gets_no_model_that_it_would_run_as_another(
+    work: Work, change: Callable[[Any], None], reason: str
+) -> None:
+    assert unlike_fairseq(work.model) is None
+    assert work.fairseq_settings()["start"] == BOS
+    change(work.model)
+    with pytest.raises(StudyError, match=reason):
+        work.fairseq_settings()
+
+
+def test_every_side_runs_in_its_fastest_way(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Pretended(Team):
+        def __init__(self, side: Side, job: dict[str, Any], *, logs: Path) -> None:
+            self.side, self._workers = side, []
+
+        def turn(self, steps: int) -> Turn:
+            """Take longer with eager attention, and the further the batch is from 600."""
+            return turn(abs(steps - 600) + 1 + 50 * (self.side.settings.get("attention") == "eager"), 1)
+
+    monkeypatch.setattr("throughput.translation.Team", Pretended)
+    sides = [Side(name=name, description=name, module="translator") for name in ("ours", "transformers")]
+    best = best_choices(sides, {}, [300, 600, 1000], logs=tmp_path / "three")
+    assert best["ours"] == Choice(side=sides[0], batch_tokens=600, at_edge=False)
+    chosen = best["transformers"]
+    assert (chosen.side.name, chosen.side.settings, chosen.batch_tokens) == ("transformers", {"attention": "sdpa"}, 600)
+    assert "sdpa" in chosen.side.description
+    assert best_choices(sides, {}, [600, 1000], logs=tmp_path / "two")["ours"].at_edge
+    one = best_choices(sides, {}, [1000], logs=tmp_path / "one")
+    assert one["ours"] == Choice(side=sides[0], batch_tokens=1000, at_edge=False)
+    assert one["transformers"].side.settings == {"attention": "sdpa"}
 
 
 def test_every_process_translates_its_share(tmp_path: Path) -> None:

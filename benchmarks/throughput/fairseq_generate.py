@@ -17,7 +17,7 @@ from throughput.translating import serve
 from throughput.turns import Turns
 
 SPECIAL_IDS = 4
-BOS, PAD, EOS = 0, 1, 2
+PAD, EOS = 1, 2
 
 
 def loaded(job: dict[str, Any], dictionary: Dictionary) -> Any:
@@ -76,7 +76,7 @@ def main() -> None:
         width = max(map(len, sources))
         ids = torch.tensor([source + [PAD] * (width - len(source)) for source in sources])
         sample = {"net_input": {"src_tokens": ids, "src_lengths": torch.tensor([len(source) for source in sources])}}
-        found = [beams[0]["tokens"].tolist() for beams in generator(sample, bos_token=BOS)]
+        found = [beams[0]["tokens"].tolist() for beams in generator(sample, bos_token=job["start"])]
         return [tokens[:-1] if tokens[-1] == EOS else tokens for tokens in found]
 
     serve(turns, job, translate)

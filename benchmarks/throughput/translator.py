@@ -6,11 +6,10 @@ from pathlib import Path
 
 import torch
 
-from pipeline.compression.formats import QUANTO, load_model, weights_file
-from pipeline.compression.quanto_files import plain_model
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.engines.registry import start_engine
 from pipeline.engines.search import BeamSearch
+from pipeline.evaluation.translation import plain
 from throughput.translating import serve
 from throughput.turns import Turns
 
@@ -19,10 +18,11 @@ def main() -> None:
     """Take turns until there are no more."""
     turns, job = Turns.join()
     torch.set_num_threads(job["threads"])
-    directory = Path(job["model"])
-    model = load_model(directory)
-    if weights_file(directory).name == QUANTO:
-        model = plain_model(model)
+    model = plain(Path(job["model"]))
+    if "attention" in job:
+        model.set_attn_implementation(job["attention"])
+        if model.config._attn_implementation != job["attention"]:  # transformers only warns
+            raise ValueError(f"{job['model']}: transformers keeps {model.config._attn_implementation} attention")
     tokenizer = PreparedCorpus.open(Path(job["corpus"])).tokenizer()
     engine = start_engine(job["engine"], model, tokenizer, threads=job["threads"], batches=job["at_a_time"])
     search = BeamSearch(**job["search"])
