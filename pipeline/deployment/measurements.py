@@ -11,7 +11,7 @@ from typing import Any
 class Measurements:
     """`row` is the model's line of runs.parquet; `engine` one record of the engine that the export is for, or None.
 
-    `timings` are dicts of threads, batch, latency_ms_p50 and latency_ms_p95. `missing` says why there is no row.
+    `timings` are dicts of threads, batch, latency_ms_p50 and latency_ms_p95 (None of too few calls). `missing` says why there is no row.
     """
 
     row: dict[str, Any] | None = None
@@ -73,9 +73,9 @@ def read_measurements(
         records = pd.read_csv(results / "engines.csv")
         chosen = records[(records["run_id"] == run_id) & (records["engine"] == engine)]
         lines = [_plain(record) for record in chosen.to_dict("records")]
-    timings = [{name: line[name] for name in _TIMING} for line in lines if all(name in line for name in _TIMING)]
+    timings = [{name: line.get(name) for name in _TIMING} for line in lines if "latency_ms_p50" in line]
     if not timings and row.get("latency_engine") == engine:
-        timings = [{name: row[f"latency_{name}" if name in ("threads", "batch") else name] for name in _TIMING}]
+        timings = [{name: row.get(f"latency_{name}" if name in ("threads", "batch") else name) for name in _TIMING}]
     return Measurements(
         row=row,
         engine={name: lines[0][name] for name in _ENGINE if name in lines[0]} if lines else None,

@@ -143,13 +143,21 @@ def _size(facts: CardFacts) -> Iterator[str]:
         yield f"No engine computes in fewer than 8 bits: of weights rounded to {bits} bits this form holds what they are worth."
 
 
+def _milliseconds(value: float | None) -> str:
+    return NOT_MEASURED if value is None or value != value else f"{value:.1f} ms"
+
+
 def _latency(facts: CardFacts) -> Iterator[str]:
     yield "## Latency"
     if not facts.measurements.timings:
         yield f"In this form: {NOT_MEASURED}."
         return
     rows = [
-        [f"{t['threads']:.0f}", f"{t['batch']:.0f}", f"{t['latency_ms_p50']:.1f} ms", f"{t['latency_ms_p95']:.1f} ms"]
+        [
+            f"{t['threads']:.0f}",
+            f"{t['batch']:.0f}",
+            *(_milliseconds(t.get(f"latency_ms_{part}")) for part in ("p50", "p95")),
+        ]
         for t in facts.measurements.timings
     ]
     yield _table(["threads", "sentences a batch", "p50 a batch", "p95 a batch"], rows)
