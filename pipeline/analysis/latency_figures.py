@@ -17,6 +17,9 @@ SIDES = {
 }
 """{side: (colour, marker)}, of seaborn's colour-blind palette."""
 
+OTHER_SHAPE = 0.15
+"""What is faster or slower than every light model of its size by more is labelled: of one shape, noise alone differs less."""
+
 
 def _marked(axes: Axes, here: pd.DataFrame, column: str) -> None:
     for side, (colour, marker) in SIDES.items():
@@ -42,14 +45,14 @@ def _joined(axes: Axes, here: pd.DataFrame, column: str) -> None:
 
 
 def _labelled(axes: Axes, here: pd.DataFrame, column: str, *, lower: bool) -> None:
-    """Write a size beside its fastest light point, and size/recipe beside what has the latency of no light one."""
+    """Write a size beside its fastest light point, and size/recipe beside what is of another shape."""
     ranked = here.assign(rank=here["side"].map({"light": 0}).fillna(1)).sort_values(["rank", "latency_ms_p50"])
     named = ranked.drop_duplicates("size")
     texts = dict(zip(named.index, named["size"], strict=True))
     for size, mine in here.groupby("size"):
         light_ms = mine.loc[mine["side"] == "light", "latency_ms_p50"].to_numpy()
         for place, line in mine[mine["side"] != "light"].iterrows():
-            if (abs(light_ms / line["latency_ms_p50"] - 1) > LATENCY_TOLERANCE).all():
+            if (abs(light_ms / line["latency_ms_p50"] - 1) > OTHER_SHAPE).all():
                 texts[place] = f"{size}/{line['recipe']}"
     for place, text in texts.items():
         whole = "/" not in text  # a size: above or below; size/recipe: to the right

@@ -267,7 +267,7 @@ def _use(facts: CardFacts) -> Iterator[str]:
     )
     yield needed
     yield f"```python\n{facts.code}\n```"
-    yield "With that package, whole files: `tlc translate --model . < in.txt > out.txt`."
+    yield "With the package train-large-then-compress, whole files: `tlc translate --model . < in.txt > out.txt`."
 
 
 def model_card(facts: CardFacts) -> str:
