@@ -147,6 +147,7 @@ class _OneModel(Workshop):
             "method": method_of(recipe.steps),
             "recipe": recipe.name,
             "corpus": {name: self.corpus.card[name] for name in FACTS},
+            **({"imported": self.run["imported"]} if "imported" in self.run else {}),  # what its text must look like
         }
 
 

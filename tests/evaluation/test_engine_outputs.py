@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 from pipeline.compression.formats import save_compressed
 from pipeline.compression.methods import activations
@@ -32,6 +33,10 @@ def models(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> 
     folder = tmp_path_factory.mktemp("models")
     for name in ("plain", "rounding"):
         candidate = candidate_of(corpus)
+        with torch.no_grad():  # untrained, but it looks at its source: hypotheses differ, so that a mix-up would show
+            for layer in candidate.model.model.decoder.layers:
+                layer.encoder_attn.q_proj.weight.mul_(4)
+                layer.encoder_attn.v_proj.weight.mul_(20)
         if name == "rounding":
             activations.apply(candidate, Activations(method="activations", sentences=20), bench_of(corpus, folder))
         save_compressed(candidate, folder / name)
@@ -61,6 +66,7 @@ def test_records_are_those_of_the_contract(models: dict[str, Path], corpus: Prep
     assert "nrefs" in record["signature"]
     assert hypotheses is not None
     assert len(hypotheses) == len(corpus.split("test"))
+    assert len(set(hypotheses)) > len(hypotheses) / 2
     narrow, _ = made["ctranslate2-int8"]
     assert (narrow["deployed"], narrow["note"]) == (False, "its 4-bit weights run as int8")
     assert narrow["same_hypotheses"] == record["same_hypotheses"]  # both are of CTranslate2 in fp32
