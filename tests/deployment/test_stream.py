@@ -20,7 +20,10 @@ import pytest
 
 from pipeline.deployment.product import Translation
 from pipeline.deployment.stream import Stopped, translate_stream, windows, write_lines
+from pipeline.engines.search import BeamSearch
 from pipeline.errors import StudyError
+
+SEARCH = BeamSearch(beam=1, length_penalty=1.0, max_length=8)
 
 
 class Capitals:
@@ -40,7 +43,7 @@ def _stream(folder: Path, data: bytes, **options: Any) -> tuple[bytes, Any, list
     (folder / "in").write_bytes(data)
     with (folder / "in").open("rb") as source, (folder / "out").open("wb") as sink:
         try:
-            summary = translate_stream(product, None, source=source.fileno(), sink=sink.fileno(), **options)  # type: ignore[arg-type]
+            summary = translate_stream(product, SEARCH, source=source.fileno(), sink=sink.fileno(), **options)
         except StudyError as error:
             summary = error
     return (folder / "out").read_bytes(), summary, product.sizes
@@ -97,7 +100,7 @@ def test_numbers_out_of_range(tmp_path: Path) -> None:
 
 def _pipe_stream(product: Any, source: int, sink: int) -> None:
     try:
-        translate_stream(product, None, source=source, sink=sink)  # type: ignore[arg-type]
+        translate_stream(product, SEARCH, source=source, sink=sink)
     finally:
         os.close(sink)
 

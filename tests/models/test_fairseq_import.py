@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -91,7 +92,7 @@ def test_every_way_to_write_the_same_weights_is_read(tmp_path: Path) -> None:
 
 def test_nested_options_are_read_as_flat_ones(tmp_path: Path) -> None:
     checkpoint, dictionaries, _ = _files(tmp_path, by_hand.options(**ALL), 20, 20)
-    content = torch.load(checkpoint, weights_only=False)  # our own file
+    content = _content(checkpoint)
     flat = vars(content["cfg"]["model"])
     sides = {
         s: {k.removeprefix(f"{s}_"): v for k, v in flat.items() if k.startswith(f"{s}_")}
@@ -107,6 +108,12 @@ def test_nested_options_are_read_as_flat_ones(tmp_path: Path) -> None:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes()
 
 
+def _content(checkpoint: Path) -> dict[str, Any]:
+    """Return what a checkpoint of ours holds."""
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return dict(torch.load(checkpoint, weights_only=True))
+
+
 class Malice:
     """Touches a file when it is unpickled."""
 
@@ -120,7 +127,7 @@ class Malice:
 @pytest.mark.parametrize("zipped", [True, False])
 def test_nothing_is_unpickled(zipped: bool, tmp_path: Path) -> None:
     checkpoint, dictionaries, _ = _files(tmp_path, by_hand.options(), 20, 20)
-    content = torch.load(checkpoint, weights_only=False)
+    content = _content(checkpoint)
     content["extra_state"] = Malice(tmp_path / "touched")
     torch.save(content, checkpoint, _use_new_zipfile_serialization=zipped)
     with pytest.raises(StudyError, match=r"checkpoint_best\.pt: it holds posix\.system, .*nothing of it was") as caught:
@@ -128,13 +135,14 @@ def test_nothing_is_unpickled(zipped: bool, tmp_path: Path) -> None:
     assert "\n" not in str(caught.value)
     assert not (tmp_path / "touched").exists()
     assert not (tmp_path / "model").exists()
-    torch.load(checkpoint, weights_only=False)  # it would have
+    call, arguments = Malice(tmp_path / "touched").__reduce__()  # what unpickling would have done
+    call(*arguments)
     assert (tmp_path / "touched").exists()
 
 
 def test_a_class_that_is_not_known_is_refused_by_its_name(tmp_path: Path) -> None:
     checkpoint, dictionaries, _ = _files(tmp_path, by_hand.options(), 20, 20)
-    content = torch.load(checkpoint, weights_only=False) | {"extra_state": Path("x")}
+    content = _content(checkpoint) | {"extra_state": Path("x")}
     torch.save(content, checkpoint)
     with pytest.raises(StudyError, match=r"it holds pathlib\.PosixPath"):
         import_fairseq(checkpoint, dictionaries, tmp_path / "model")

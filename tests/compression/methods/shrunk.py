@@ -18,6 +18,7 @@ from pipeline.flops import parameters_total
 from pipeline.models.seq2seq import build
 from pipeline.recipes import shape_after
 from pipeline.size import SizeSpec
+from tests.candidates import NO_BENCH
 
 VOCABULARY = 40
 SIZE = SizeSpec(d_model=32, num_layers=3, num_heads=4, ffn_dim=48)
@@ -52,7 +53,7 @@ def candidate_of(model: Any, size: SizeSpec = SIZE) -> Candidate:
 def applied(step: Any, model: Any, size: SizeSpec = SIZE) -> Candidate:
     """Return what a step makes of a model, through the registry."""
     candidate = candidate_of(model, size)
-    METHODS[step.method](candidate, step, None)  # type: ignore[arg-type]  # nothing on the bench is touched
+    METHODS[step.method](candidate, step, NO_BENCH)
     return candidate
 
 
@@ -81,7 +82,7 @@ def check_removal(step: Callable[[float], Any], fraction: float, folder: Path) -
     assert generated.shape[0] == 2
 
     untouched = candidate_of(model)
-    METHODS[step(0).method](untouched, step(0), None)  # type: ignore[arg-type]
+    METHODS[step(0).method](untouched, step(0), NO_BENCH)
     assert untouched.model is model
     assert {f.name: getattr(untouched, f.name) for f in fields(untouched) if f.name != "model"} == {
         f.name: getattr(candidate_of(model), f.name) for f in fields(untouched) if f.name != "model"
