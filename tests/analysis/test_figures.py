@@ -23,7 +23,7 @@ from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic import RECIPES, loss_of, report_entry, row_of
-from tests.analysis.synthetic_engines import with_engines
+from tests.analysis.synthetic_engines import usual_ms, with_engines
 
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
 
@@ -143,10 +143,14 @@ def test_a_front_of_latency_is_not_decided_by_noise() -> None:
     assert list(latency_front(points, "valid_loss").index) == [1, 2, 3]
 
 
+def much_faster_when_pruned(row: dict[str, Any], engine: str, threads: int, batch: int) -> float:
+    return usual_ms(row, engine, threads, batch) * (0.5 if row["recipe"] == "width50" else 1.0)
+
+
 def test_latency_is_drawn_by_side_with_every_size_named() -> None:
     limited = {"width50": {"sizes": ["w64x2", "w256x2"]}}
     entry = report_entry(recipes=["q8", "q4", "width50"], limited=limited, students=[], plain_of_student={})
-    frame, engines = with_engines(table(entry))
+    frame, engines = with_engines(table(entry), milliseconds=much_faster_when_pruned)
     with style():
         figure = drawn(quality_and_latency(frame, engines, 8, quality_name="BLEU"))
     above, below = figure.axes
@@ -161,6 +165,20 @@ def test_latency_is_drawn_by_side_with_every_size_named() -> None:
         assert axes.get_xlabel() == "ms a batch, median (1 thread, batch 1)"
     assert "w256x2/width50" in {text.get_text() for text in below.texts}
     assert "0 are heavily compressed" in below.get_title(loc="left").replace("\n", " ")
+
+
+def test_what_is_about_as_fast_as_a_light_model_of_its_size_is_not_labelled() -> None:
+    limited = {"width50": {"sizes": ["w64x2", "w256x2"]}}
+    entry = report_entry(recipes=["q8", "q4", "width50"], limited=limited, students=[], plain_of_student={})
+    with style():
+        labels = [
+            {text.get_text() for text in quality_and_latency(*world, 8, quality_name="BLEU").axes[1].texts}
+            for world in (
+                with_engines(table(entry)),  # half the width in fp32 takes a tenth more or less than the whole in int8
+                with_engines(table(entry), milliseconds=much_faster_when_pruned),
+            )
+        ]
+    assert labels[1] - labels[0] == {"w64x2/width50", "w256x2/width50"}
 
 
 def test_without_an_int8_model_latency_is_drawn_without_limits() -> None:
