@@ -52,12 +52,12 @@ def final_losses(entry: dict[str, Any], corpus_path: str, steps: list[int], *, p
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.evaluation.losses import validation_loss
     from pipeline.models.seq2seq import build
+    from pipeline.size import SizeSpec
     from pipeline.training.branches import Branch, Schedule, run_branches
     from pipeline.training.loop import LoopOptions, train
     from pipeline.training.objectives import CrossEntropy
     from pipeline.training.parametrization import scale_initial
     from pipeline.training.precision import resolve
-    from pipeline.training.pretraining import size_of
     from pipeline.training.pricing import step_price
     from pipeline.training.state import TrainState
 
@@ -67,7 +67,7 @@ def final_losses(entry: dict[str, Any], corpus_path: str, steps: list[int], *, p
     losses: dict[int, float] = {}
 
     def start() -> TrainState:
-        model = build(size_of(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
+        model = build(SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
         scale_initial(model, base_width=entry["mup_base_width"])
         stream = BatchStream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"])
         return TrainState.start(
@@ -83,7 +83,7 @@ def final_losses(entry: dict[str, Any], corpus_path: str, steps: list[int], *, p
     with tempfile.TemporaryDirectory() as folder:
         options = LoopOptions(
             objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
-            price=step_price(size_of(entry), vocab_size=corpus.vocab_size, seconds_per_step=entry["seconds_per_step"]),
+            price=step_price(SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, seconds_per_step=entry["seconds_per_step"]),
             peak_rate=entry["learning_rate"],
             clip_norm=entry["clip_norm"],
             validate=lambda model: 0.0,

@@ -16,6 +16,8 @@ _UPDATE = 14 + 3  # FLOPs a parameter: AdamW's decay, moments, root and step; th
 
 def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, dropout: float) -> dict[str, int]:
     """Return the element-wise FLOPs of one training step on a batch: ``forward``, ``backward`` and ``update``."""
+    if size.architecture == "encoder":
+        return _encoder_flops(size, positions, vocab_size=vocab_size, dropout=dropout)
     d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
     s, t = positions.source, positions.target
     scores = layers * size.num_heads * (positions.source_pairs + positions.target_pairs + positions.cross_pairs)
@@ -39,6 +41,38 @@ def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, 
             5,
         ),  # output weights: mean; sum and smoothing, scale, and the gradients of three uses summed
     ]
+    return _summed(terms, size, vocab_size=vocab_size)
+
+
+def _encoder_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, dropout: float) -> dict[str, int]:
+    """Return the same of an encoder: its sublayers are those of an encoder-decoder's encoder, its ends its own."""
+    d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
+    s, scored, outputs = positions.source, positions.scored, size.num_labels or vocab_size
+    scores = layers * size.num_heads * positions.source_pairs
+    branches = layers * d * 2 * s
+    ends = d * s
+    terms = [  # elements, FLOPs of each forward, backward
+        (ends, 2, 3),  # embedding: add the position and the type; three sums
+        (branches + 2 * ends, 8, 14),  # layer norm, that of the embedding and the last one too
+        (layers * (3 * a + d + f + d) * s, 1, 1),  # bias: add; sum
+        (layers * d * 3 * s, 0, 1),  # q, k and v read one input: sum their gradients
+        (positions.source_pairs, 2, 0),  # the mask, made once a batch
+        (scores, 7, 5),  # scores, as of an encoder-decoder
+        (layers * f * s, 1, 1),  # ReLU: compare
+        (branches, 1, 1),  # residual: add; sum
+        (branches + ends if dropout else 0, 3, 1),
+        (
+            d * scored,
+            12 if not size.num_labels else 4,
+            20 if not size.num_labels else 4,
+        ),  # head: bias, GELU, norm; tanh
+        (outputs * scored, 0, 5),  # softmax, which is the loss's gradient but for one entry a row
+        (outputs * d, 0, 2),  # gradients of a tied embedding's two uses summed
+    ]
+    return _summed(terms, size, vocab_size=vocab_size)
+
+
+def _summed(terms: list[tuple[int, int, int]], size: SizeSpec, *, vocab_size: int) -> dict[str, int]:
     return {
         "forward": sum(count * forward for count, forward, _ in terms),
         "backward": sum(count * backward for count, _, backward in terms),

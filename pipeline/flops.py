@@ -1,4 +1,6 @@
-"""Exact matmul FLOPs and parameters of an encoder-decoder Transformer, by part, forward and backward apart.
+"""Exact matmul FLOPs and parameters of a Transformer, by part, forward and backward apart.
+
+An encoder-decoder's parts stand here, those of an encoder in pipeline/encoder_flops.py; every function takes either.
 
 A multiply-add counts as two FLOPs. Attention counts the full square (causal masks are applied, not skipped), as the
 kernels compute it; where heads were pruned, all of them together are narrower than the model (`attention_dim`).
@@ -11,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from pipeline import encoder_flops
 from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ class Positions:
 
     source: int
     target: int
-    scored: int  # target positions that the vocabulary projection is computed for
+    scored: int  # positions that the output projection is computed for: of the target, or of an encoder's own
     source_pairs: int  # encoder self-attention
     target_pairs: int  # decoder self-attention
     cross_pairs: int
@@ -56,6 +59,8 @@ class Positions:
 
 def forward_flops_by_part(size: SizeSpec, positions: Positions, *, vocab_size: int) -> dict[str, int]:
     """Return the forward FLOPs of a batch, by part; an embedding is looked up, which takes no matmul."""
+    if size.architecture == "encoder":
+        return encoder_flops.forward_flops_by_part(size, positions, vocab_size=vocab_size)
     d, a, layers, s, t = size.d_model, size.attention_dim, size.num_layers, positions.source, positions.target
 
     def attention(queries: int, keys: int, pairs: int) -> int:
@@ -105,11 +110,15 @@ def decode_flops(size: SizeSpec, *, source_length: int, target_length: int, beam
 def inference_flops_per_token(
     size: SizeSpec, *, source_length: float, target_length: float, vocab_size: int, density: float = 1.0
 ) -> float:
-    """Return forward FLOPs a target token at the given mean lengths, unpadded.
+    """Return forward FLOPs a target token at the given mean lengths, unpadded; of an encoder, a source token.
 
     `density` is the share of weights kept: products with pruned weights are not counted (what an engine that skips
     them would do), products between activations always are.
     """
+    if size.architecture == "encoder":
+        return encoder_flops.inference_flops_per_token(
+            size, length=source_length, vocab_size=vocab_size, density=density
+        )
     d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
     s, t = source_length, target_length
     weights = layers * (2 * d * a * (4 * s + 4 * t + 2 * t + 2 * s) + 4 * d * f * (s + t)) + 2 * d * vocab_size * t
@@ -119,6 +128,8 @@ def inference_flops_per_token(
 
 def parameters_by_group(size: SizeSpec, *, vocab_size: int) -> dict[str, int]:
     """Return parameter counts by group: embedding (tied with the output), attention, ffn, norm. They sum to the model's total."""
+    if size.architecture == "encoder":
+        return encoder_flops.parameters_by_group(size, vocab_size=vocab_size)
     d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
     attention = 4 * d * a + 3 * a + d
     return {
@@ -136,5 +147,7 @@ def parameters_total(size: SizeSpec, *, vocab_size: int) -> int:
 
 def matrix_weights(size: SizeSpec, *, vocab_size: int) -> int:
     """Return how many parameters are weights of matrices: all but biases and norms."""
+    if size.architecture == "encoder":
+        return encoder_flops.matrix_weights(size, vocab_size=vocab_size)
     d, inner = size.d_model, size.attention_dim
     return vocab_size * d + size.num_layers * (3 * 4 * d * inner + 2 * 2 * d * size.ffn_dim)

@@ -306,7 +306,7 @@ def shape_after(size: SizeSpec, step: Section) -> SizeSpec:
         Ffn: {"ffn_dim": left},
         Layers: {"num_layers": left},
     }[type(step)]
-    return SizeSpec(**(size.model_dump() | changed))
+    return size.changed(**changed)
 
 
 def shapes_along(size: SizeSpec, steps: Sequence[Section]) -> Iterator[tuple[Any, SizeSpec, bool]]:

@@ -30,10 +30,7 @@ from pipeline.training.branches import begin, clear
 from pipeline.training.devices import training_device
 from pipeline.training.loop import Diverged
 from pipeline.training.precision import resolve
-from pipeline.training.pretraining import Validate, branch_of, run_record, size_of
-
-SHAPE = {"d_model", "num_layers", "num_heads", "head_dim", "ffn_dim"}
-"""What of a SizeSpec run.json records."""
+from pipeline.training.pretraining import Validate, branch_of, run_record
 
 _STEPS: TypeAdapter[list[Any]] = TypeAdapter(list[Step])
 
@@ -81,11 +78,11 @@ class Workshop:
 
     def untouched(self, source: Path) -> Candidate:
         """Return the parent as a candidate; StudyError when it is of another size than the entry says."""
-        run, size = read_run(source), size_of(self.entry)
-        shape = {field: run["size"][field] for field in ("d_model", "num_layers", "num_heads", "ffn_dim")}
-        if SizeSpec(**shape) != size:
+        run, size = read_run(source), SizeSpec.of_record(self.entry)
+        found = SizeSpec.of_record(run["size"])
+        if found != size:
             raise StudyError(
-                f"{source}: a checkpoint of another architecture, {SizeSpec(**shape).key} where {self.key} is made of "
+                f"{source}: a checkpoint of another architecture, {found.key} where {self.key} is made of "
                 f"{size.key}; run the stage that writes it again"
             )
         return Candidate(
@@ -228,7 +225,11 @@ def write_model(workshop: Workshop, match: str, recipe: Recipe) -> dict[str, Any
         **workshop.names(match, recipe),
         **encoding_facts(candidate),
     )
-    record["size"] = {**candidate.size.model_dump(include=SHAPE), "vocab_size": corpus.vocab_size}
+    record["size"] = {
+        **candidate.size.record(),
+        "head_dim": candidate.size.head_dim,
+        "vocab_size": corpus.vocab_size,
+    }
     if "teacher_training" in candidate.run:
         record["teacher_training"] = candidate.run["teacher_training"]
     path = workshop.work / f"{match}-{recipe.name}"

@@ -16,8 +16,8 @@ from pipeline.compression.pruning import apply_masks, sparsity_schedule
 from pipeline.corpora.batches import BatchStream
 from pipeline.distillation.losses import WordDistillation
 from pipeline.errors import StudyError
+from pipeline.models.building import set_dropout
 from pipeline.models.checkpoint import load_dense
-from pipeline.models.seq2seq import set_dropout
 from pipeline.recipes import kind_of_training
 from pipeline.training.devices import micro_batch_tokens, move, training_device
 from pipeline.training.forward import forward_of

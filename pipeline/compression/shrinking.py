@@ -48,7 +48,7 @@ def shrink_to(model: Model, size_from: SizeSpec, size_to: SizeSpec) -> Model:
         (keep_width, ("d_model", "num_heads")),
         (keep_ffn, ("ffn_dim",)),
     ):
-        target = SizeSpec(**(size.model_dump() | {name: getattr(size_to, name) for name in dimensions}))
+        target = size.changed(**{name: getattr(size_to, name) for name in dimensions})
         if target != size:
             model, size = keep(model, target), target
     return model

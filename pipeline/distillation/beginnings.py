@@ -19,10 +19,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from pipeline.compression.shrinking import shrink_to
+from pipeline.models.building import build, set_dropout
 from pipeline.models.checkpoint import load_dense, read_run
-from pipeline.models.seq2seq import build, set_dropout
+from pipeline.size import SizeSpec
 from pipeline.training.parametrization import scale_initial
-from pipeline.training.pretraining import size_of
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -35,11 +35,11 @@ def initial_student(entry: dict[str, Any], *, teacher: Path, vocab_size: int) ->
     smaller than the teacher in every dimension, or its heads have another number of columns.
     """
     if entry["init"] == "random":
-        model = build(size_of(entry), vocab_size=vocab_size, dropout=entry["dropout"], seed=entry["seed"])
+        model = build(SizeSpec.of_record(entry), vocab_size=vocab_size, dropout=entry["dropout"], seed=entry["seed"])
         # A model cut out of its teacher has the scale that muP gave the teacher, and was trained at it.
         scale_initial(model, base_width=entry["mup_base_width"])
         return model
     torch.manual_seed(entry["seed"])
-    model = shrink_to(load_dense(teacher), size_of(read_run(teacher)["size"]), size_of(entry))
+    model = shrink_to(load_dense(teacher), SizeSpec.of_record(read_run(teacher)["size"]), SizeSpec.of_record(entry))
     set_dropout(model, entry["dropout"])
     return model

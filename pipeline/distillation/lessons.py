@@ -24,10 +24,11 @@ from pipeline.distillation.losses import WordDistillation
 from pipeline.distillation.sequences import read_teacher, sequence_targets
 from pipeline.errors import StudyError
 from pipeline.models.checkpoint import load_dense, read_run
+from pipeline.size import SizeSpec
 from pipeline.training.devices import move, training_device
 from pipeline.training.forward import forward_of
 from pipeline.training.objectives import CrossEntropy, Objective
-from pipeline.training.pretraining import calibrated, size_of
+from pipeline.training.pretraining import calibrated
 from pipeline.training.pricing import Price, step_price, taught_price, total_costs
 
 
@@ -62,7 +63,7 @@ def lesson_of(
     plain = Lesson(
         targets=targets,
         objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
-        price=step_price(size_of(entry), vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry)),
+        price=step_price(SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry)),
         paid=paid,
     )
     if entry["method"] == "sequence":
@@ -71,7 +72,7 @@ def lesson_of(
     until = round(entry["teacher_fraction"] * steps)
     price = taught_price(
         plain.price,
-        size_of(read_run(teacher)["size"]),
+        SizeSpec.of_record(read_run(teacher)["size"]),
         vocab_size=corpus.vocab_size,
         seconds_per_step=_teacher_seconds(entry, taught["size"]),
         until=until,

@@ -50,14 +50,14 @@ def write_translations(
     if len(hypotheses) != len(sources):
         raise StudyError(f"{out}: {len(hypotheses)} translations of {len(sources)} sentences; run translate again")
     run = read_run(teacher_path)
-    shape = {name: run["size"][name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")}
+    size = SizeSpec.of_record(run["size"])
     tokenizer = corpus.tokenizer()
     lengths = (
         [len(ids) + 1 for ids in tokenizer(hypotheses, add_special_tokens=False)["input_ids"]] if hypotheses else []
     )
     flops = sum(
         decode_flops(
-            SizeSpec(**shape),
+            size,
             source_length=len(split.source[int(i)]) + 1,
             target_length=length,
             beam=entry["beam"],

@@ -18,8 +18,8 @@ from pipeline.evaluation.losses import sentence_losses
 from pipeline.expected import Expected
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.flops import inference_flops_per_token, matrix_weights, parameters_by_group, parameters_total
+from pipeline.models.building import config_of
 from pipeline.models.checkpoint import read_run
-from pipeline.models.seq2seq import config_of
 from pipeline.progress import progress
 from pipeline.size import SizeSpec
 
@@ -62,10 +62,6 @@ def _cost_columns(run: dict[str, Any], params_non_embedding: int) -> dict[str, A
     }
 
 
-def _shape(record: dict[str, Any]) -> SizeSpec:
-    return SizeSpec(**{name: value for name, value in record.items() if name != "vocab_size"})
-
-
 def _dense_shapes(size: SizeSpec, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a size's parameters without allocating any."""
     from transformers.models.m2m_100 import M2M100ForConditionalGeneration
@@ -81,7 +77,7 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
     inference FLOPs are those of what is left of it.
     """
     model = load_model(directory)
-    size, trained = _shape(run["size"]), _shape(run.get("trained_size", run["size"]))
+    size, trained = (SizeSpec.of_record(run.get(name, run["size"])) for name in ("size", "trained_size"))
     vocab_size = run["size"]["vocab_size"]
     groups = parameters_by_group(trained, vocab_size=vocab_size)
     total = sum(groups.values())

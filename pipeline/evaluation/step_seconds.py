@@ -27,7 +27,7 @@ from pipeline.distillation.losses import WordDistillation
 from pipeline.evaluation.decoding import translate
 from pipeline.expansion import teacher_candidates
 from pipeline.files import write_json
-from pipeline.models.seq2seq import build
+from pipeline.models.building import build
 from pipeline.progress import progress
 from pipeline.size import SizeSpec
 from pipeline.steps_needed import steps_needed

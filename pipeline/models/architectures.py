@@ -1,7 +1,8 @@
 """The architectures that a model may have, and what their configurations leave unsaid: ties and kinds of sinusoids.
 
-Pre-norm models are M2M100, the study's and imported ones; post-norm models are Marian. A configuration carries up to two
-attributes more, which transformers saves and reads but does not heed; `pipeline.models.pruned.model_of` does:
+Pre-norm encoder-decoders are M2M100, the studies' and imported ones; post-norm ones are Marian; encoders are
+RoBERTa-PreLayerNorm, with a head for masked words or for classes. A configuration carries
+up to two attributes more, which transformers saves and reads but does not heed; `pipeline.models.pruned.model_of` does:
 
 - ``embedding_ties``, of M2M100 with ``tie_word_embeddings: false``: which of the vocabulary's tables are one matrix.
   transformers makes the two embeddings one when it builds such a model, and separate ones when it loads it.
@@ -20,6 +21,11 @@ from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGenera
 from transformers.models.m2m_100.modeling_m2m_100 import M2M100Attention, M2M100SinusoidalPositionalEmbedding
 from transformers.models.marian import MarianConfig, MarianMTModel
 from transformers.models.marian.modeling_marian import MarianAttention, MarianSinusoidalPositionalEmbedding
+from transformers.models.roberta_prelayernorm import (
+    RobertaPreLayerNormConfig,
+    RobertaPreLayerNormForMaskedLM,
+    RobertaPreLayerNormForSequenceClassification,
+)
 
 from pipeline.errors import StudyError
 from pipeline.models.parameters import LEARNED, TABLES, learnt_parameters
@@ -27,8 +33,14 @@ from pipeline.models.parameters import LEARNED, TABLES, learnt_parameters
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
-CONFIGURATIONS: dict[str, Any] = {"m2m_100": M2M100Config, "marian": MarianConfig}
-MODELS: dict[str, Any] = {"m2m_100": M2M100ForConditionalGeneration, "marian": MarianMTModel}
+ENCODER = "roberta-prelayernorm"
+CONFIGURATIONS: dict[str, Any] = {"m2m_100": M2M100Config, "marian": MarianConfig, ENCODER: RobertaPreLayerNormConfig}
+MODELS: dict[str, tuple[Any, ...]] = {
+    "m2m_100": (M2M100ForConditionalGeneration,),
+    "marian": (MarianMTModel,),
+    ENCODER: (RobertaPreLayerNormForMaskedLM, RobertaPreLayerNormForSequenceClassification),
+}
+"""The classes of each model type; of several, a configuration's `architectures` names one."""
 ATTENTIONS = (M2M100Attention, MarianAttention)
 
 _OFFSET = 2  # fairseq's first position, as its padding's index is 1
@@ -47,12 +59,30 @@ def kind_of_config(config: Any, path: Path) -> str:
         raise StudyError(
             f"{path}: tables of {sizes[0]} and {sizes[1]} words, which transformers ties wrongly; fill up the smaller"
         )
+    classes = [model.__name__ for model in MODELS[kind]]
+    named = config.get("architectures") or classes[:1]
+    if named[0] not in classes:
+        raise StudyError(
+            f"{path}: a {kind} model with another head, {named[0]}, not {' or '.join(classes)}; give another model"
+        )
     return str(kind)
 
 
+def is_encoder(config: Any) -> bool:
+    """Tell whether a configuration is an encoder's, which has no decoder and translates nothing."""
+    return bool(config.model_type == ENCODER)
+
+
+def class_of(config: Any) -> Any:
+    """Return the transformers class of a configuration that `kind_of_config` knows."""
+    classes = MODELS[config.model_type]
+    named = (getattr(config, "architectures", None) or [classes[0].__name__])[0]
+    return next((model for model in classes if model.__name__ == named), classes[0])
+
+
 def is_plain(config: Any) -> bool:
-    """Tell whether transformers' own saving loses nothing: an M2M100 whose tables are all one matrix."""
-    return bool(config.model_type == "m2m_100" and config.tie_word_embeddings)
+    """Tell whether transformers' own saving loses nothing: an encoder, or an M2M100 whose tables are all one matrix."""
+    return is_encoder(config) or bool(config.model_type == "m2m_100" and config.tie_word_embeddings)
 
 
 def _sinusoids(model: Any) -> list[nn.Embedding]:

@@ -112,7 +112,7 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
     """
     from safetensors import SafetensorError
 
-    from pipeline.models.architectures import MODELS, kind_of_config, recognise
+    from pipeline.models.architectures import CONFIGURATIONS, class_of, kind_of_config, recognise
     from pipeline.models.pruned import is_heads_pruned
 
     directory = Path(directory)
@@ -126,7 +126,7 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
     if not (directory / WEIGHTS).is_file():
         raise StudyError(f"{directory / WEIGHTS}: no such file; run the stage that writes it (dvc repro)")
     try:
-        model: M2M100ForConditionalGeneration = MODELS[kind].from_pretrained(
+        model: M2M100ForConditionalGeneration = class_of(CONFIGURATIONS[kind].from_dict(config)).from_pretrained(
             directory, attn_implementation="eager", local_files_only=True
         )
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:

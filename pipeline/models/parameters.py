@@ -6,7 +6,9 @@ from torch import nn
 
 TABLES = ("model.shared", "model.encoder.embed_tokens", "model.decoder.embed_tokens", "lm_head")
 """Modules with a row for every word: the embeddings and the output projection. Which of them are one matrix, a model says."""
-EMBEDDINGS = frozenset(f"{table}.weight" for table in TABLES)
+ENCODER_TABLE = "roberta_prelayernorm.embeddings.word_embeddings"
+"""An encoder's only table of the vocabulary; a masked LM's output projection is the same matrix."""
+EMBEDDINGS = frozenset(f"{table}.weight" for table in (*TABLES, ENCODER_TABLE))
 ALWAYS_ZERO = frozenset({"final_logits_bias"})
 """Buffers of Marian that files leave out; a model whose own are not 0 is refused when it is loaded."""
 
@@ -14,6 +16,7 @@ LEARNED = "learned"
 """As a configuration's `sinusoids`: the positions are none, and follow from no formula."""
 
 _POSITIONS = ".embed_positions."
+_OUTPUT_BIAS = "lm_head.bias"  # of a masked LM, which stays 0
 
 
 def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
@@ -26,5 +29,9 @@ def stored_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
 
 
 def learnt_parameters(model: nn.Module) -> dict[str, nn.Parameter]:
-    """Return those of `stored_parameters` that training and compression may change: all but Marian's positions."""
-    return {name: parameter for name, parameter in model.named_parameters() if _POSITIONS not in name}
+    """Return those of `stored_parameters` that training and compression may change.
+
+    These are all but Marian's positions and a masked LM's output bias.
+    """
+    named = model.named_parameters()
+    return {name: parameter for name, parameter in named if _POSITIONS not in name and name != _OUTPUT_BIAS}

@@ -13,9 +13,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from transformers import PretrainedConfig
+from transformers.models.roberta_prelayernorm.modeling_roberta_prelayernorm import RobertaPreLayerNormAttention
 
+from pipeline.encoder_flops import UNUSED_POSITIONS
 from pipeline.errors import StudyError
-from pipeline.models.architectures import ATTENTIONS, MODELS, complete
+from pipeline.models.architectures import ATTENTIONS, class_of, complete, is_encoder
 from pipeline.models.parameters import stored_parameters
 from pipeline.size import SizeSpec
 
@@ -23,15 +25,31 @@ if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
 
+_READ_AS = (("encoder_attention_heads", "num_attention_heads"), ("d_model", "hidden_size"))
+"""What an encoder-decoder's config.json calls its heads and its width, and what an encoder's calls them."""
+
+
 def is_heads_pruned(config: Any) -> bool:
     """Tell whether a configuration (an object or config.json's mapping) has heads that do not fill the width."""
     read = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
     head_dim = read("head_dim")
-    return head_dim is not None and read("encoder_attention_heads") * head_dim != read("d_model")
+    heads, width = (read(ours) or read(others) for ours, others in _READ_AS)
+    return head_dim is not None and heads * head_dim != width
 
 
 def shape_of(config: Any) -> SizeSpec:
     """Return a configuration's size; of one whose encoder and decoder differ, the encoder's."""
+    if is_encoder(config):
+        return SizeSpec(
+            architecture="encoder",
+            d_model=config.hidden_size,
+            num_layers=config.num_hidden_layers,
+            num_heads=config.num_attention_heads,
+            ffn_dim=config.intermediate_size,
+            head_dim=getattr(config, "head_dim", None) or 0,
+            positions=config.max_position_embeddings - UNUSED_POSITIONS,
+            num_labels=config.num_labels if "Classification" in class_of(config).__name__ else 0,
+        )
     return SizeSpec(
         d_model=config.d_model,
         num_layers=config.encoder_layers,
@@ -43,6 +61,8 @@ def shape_of(config: Any) -> SizeSpec:
 
 def difference_of_sides(config: Any) -> str | None:
     """Return in words how encoder and decoder differ, which no size says: ``6 and 1 layers``; None where they are alike."""
+    if is_encoder(config):
+        return None
     for part, what in (("layers", "layers"), ("attention_heads", "heads"), ("ffn_dim", "FFN columns")):
         sides = [getattr(config, f"{side}_{part}") for side in ("encoder", "decoder")]
         if sides[0] != sides[1]:
@@ -52,10 +72,14 @@ def difference_of_sides(config: Any) -> str | None:
 
 def set_shape(config: PretrainedConfig, size: SizeSpec) -> None:
     """Write a size into a configuration in place; `head_dim` only where it is needed."""
-    config.d_model = size.d_model
-    config.encoder_layers = config.decoder_layers = config.num_hidden_layers = size.num_layers
-    config.encoder_attention_heads = config.decoder_attention_heads = size.num_heads
-    config.encoder_ffn_dim = config.decoder_ffn_dim = size.ffn_dim
+    if is_encoder(config):
+        config.hidden_size, config.num_hidden_layers = size.d_model, size.num_layers
+        config.num_attention_heads, config.intermediate_size = size.num_heads, size.ffn_dim
+    else:
+        config.d_model = size.d_model
+        config.encoder_layers = config.decoder_layers = config.num_hidden_layers = size.num_layers
+        config.encoder_attention_heads = config.decoder_attention_heads = size.num_heads
+        config.encoder_ffn_dim = config.decoder_ffn_dim = size.ffn_dim
     if not size.is_standard:
         config.head_dim = size.head_dim
     elif hasattr(config, "head_dim"):
@@ -70,31 +94,39 @@ def model_of(config: PretrainedConfig) -> Model:
     config = copy.deepcopy(config)
     if config._attn_implementation is None:
         config._attn_implementation = "eager"
-    kind = MODELS[config.model_type]
+    kind = class_of(config)
     if not is_heads_pruned(config):
         model: Model = kind(config)
         complete(model)
         return model
-    heads, head_dim = config.encoder_attention_heads, config.head_dim
-    config.encoder_attention_heads = config.decoder_attention_heads = 1  # transformers wants a divisor of d_model
+    size = shape_of(config)
+    set_shape(config, size.changed(num_heads=1, head_dim=size.d_model))  # transformers wants a divisor of the width
     model = kind(config)
     for module in model.modules():
-        if isinstance(module, ATTENTIONS):
-            _narrow(module, heads, head_dim)
-            for part in ("k_proj", "v_proj", "q_proj", "out_proj"):
-                model._init_weights(getattr(module, part))
-    config.encoder_attention_heads = config.decoder_attention_heads = heads
+        for linear in _narrowed(module, size):
+            model._init_weights(linear)
+    set_shape(model.config, size)
     complete(model)
     return model
 
 
-def _narrow(attention: Any, heads: int, head_dim: int) -> None:
-    """Give an attention this many heads of this many columns, with new projections, in place."""
-    width, inner = attention.embed_dim, heads * head_dim
-    attention.num_heads, attention.head_dim, attention.scaling = heads, head_dim, head_dim**-0.5
-    for part in ("k_proj", "v_proj", "q_proj"):
-        setattr(attention, part, nn.Linear(width, inner))
-    attention.out_proj = nn.Linear(inner, width)
+def _narrowed(module: Any, size: SizeSpec) -> list[nn.Linear]:
+    """Give a module that is an attention `size`'s heads, with new projections, in place; return these."""
+    width, inner = size.d_model, size.attention_dim
+    if isinstance(module, ATTENTIONS):
+        module.num_heads, module.head_dim, module.scaling = size.num_heads, size.head_dim, size.head_dim**-0.5
+        for part in ("k_proj", "v_proj", "q_proj"):
+            setattr(module, part, nn.Linear(width, inner))
+        module.out_proj = nn.Linear(inner, width)
+        return [module.k_proj, module.v_proj, module.q_proj, module.out_proj]
+    if isinstance(module, RobertaPreLayerNormAttention):
+        own = module.self
+        own.num_attention_heads, own.attention_head_size, own.all_head_size = size.num_heads, size.head_dim, inner
+        for part in ("key", "value", "query"):
+            setattr(own, part, nn.Linear(width, inner))
+        module.output.dense = nn.Linear(inner, width)
+        return [own.key, own.value, own.query, module.output.dense]
+    return []
 
 
 @torch.no_grad()

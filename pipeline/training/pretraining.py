@@ -14,8 +14,8 @@ from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
+from pipeline.models.building import build
 from pipeline.models.checkpoint import save_dense
-from pipeline.models.seq2seq import build
 from pipeline.size import SizeSpec
 from pipeline.training.branches import TRUNK, Branch, Schedule, begin, clear, curve_points, run_branches
 from pipeline.training.devices import micro_batch_tokens, move, training_device
@@ -31,11 +31,6 @@ Validate = Callable[[Any], float]
 """A model's mean validation loss a target token, without label smoothing."""
 
 
-def size_of(entry: dict[str, Any]) -> SizeSpec:
-    """Return the size that a params.yaml entry describes."""
-    return SizeSpec(**{name: entry[name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")})
-
-
 def calibrated(entry: dict[str, Any]) -> float:
     """Return the entry's seconds a step; StudyError when its size was never calibrated."""
     seconds = entry["seconds_per_step"]
@@ -49,9 +44,7 @@ def calibrated(entry: dict[str, Any]) -> float:
 
 def run_record(entry: dict[str, Any], *, vocab_size: int, match: str, **fields: Any) -> dict[str, Any]:
     """Return the part of run.json that every kind of model shares; `fields` complete or change it."""
-    shape = {name: entry[name] for name in ("d_model", "num_layers", "num_heads", "ffn_dim")} | {
-        "vocab_size": vocab_size
-    }
+    shape = SizeSpec.of_record(entry).record() | {"vocab_size": vocab_size}
     record = {
         "study": entry["study"],
         "task": entry["task"],
@@ -77,7 +70,7 @@ def pretrain(
     that diverged has no directory, and metrics.json says so. Under torchrun all processes call this within
     `parallel.joined`; the first one writes, and the others return an empty line.
     """
-    size = size_of(entry)
+    size = SizeSpec.of_record(entry)
     device = training_device()
     price = step_price(size, vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry))
 

@@ -15,7 +15,7 @@ from pipeline.evaluation.translation import translate_test
 from pipeline.expected import models_of_run
 from pipeline.files import read_json, write_json
 from pipeline.flops import matrix_weights
-from pipeline.training.pretraining import size_of
+from pipeline.size import SizeSpec
 from tests.runs import COMMON, FOUR_BITS, KEY, MASKED, compression, pretrained
 
 RECIPES = {
@@ -57,7 +57,7 @@ def measured(corpus: PreparedCorpus, artifacts: Path, tmp_path_factory: pytest.T
 def test_what_was_cut_away_shows_in_the_row_and_the_trained_size_stays(measured: Path, corpus: PreparedCorpus) -> None:
     rows = {row["run_id"]: row for row in read_json(measured / "rows.json")}
     dense, masked, narrow = (rows[f"{KEY}-seconds-{recipe}"] for recipe in ("fp32", "p50", "ffn50"))
-    matrices = matrix_weights(size_of(COMMON), vocab_size=corpus.vocab_size)
+    matrices = matrix_weights(SizeSpec.of_record(COMMON), vocab_size=corpus.vocab_size)
     assert dense["params_kept"] == dense["params_total"] == masked["params_total"] == narrow["params_total"]
     assert dense["params_kept"] - masked["params_kept"] == pytest.approx(matrices / 2, rel=1e-3)
     assert dense["params_kept"] - narrow["params_kept"] == 2 * (2 * 16 + 1) * 32

@@ -77,7 +77,7 @@ def kept_columns(importance: Tensor, kept: int) -> Tensor:
 def keep_width(model: Model, size: SizeSpec) -> Model:
     """Return a new model of `size`, which is `model`'s own but for fewer columns, and as many heads as fill them."""
     before = model.config.d_model
-    narrower = keep_heads(model, SizeSpec(**(size.model_dump() | {"d_model": before})))
+    narrower = keep_heads(model, size.changed(d_model=before))
     columns = kept_columns(column_importance(narrower), size.d_model).to(model.device)
     weights = {}
     looked_up = {id(narrower.model.encoder.embed_tokens.weight), id(narrower.model.decoder.embed_tokens.weight)}
