@@ -1,4 +1,7 @@
-"""Batches of sentence pairs under a limit of padded tokens; their order is a function of seed, epoch and position."""
+"""Batches of sentence pairs under a limit of padded tokens; their order is a function of seed, epoch and position.
+
+`pipeline.corpora.streams` has the same for any split.
+"""
 
 from __future__ import annotations
 
@@ -9,12 +12,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipeline.corpora.prepared import Split, TokenArray
+from pipeline.corpora.masking import IGNORED
+from pipeline.corpora.prepared import Split
+from pipeline.corpora.token_array import TokenArray
 from pipeline.corpora.tokenizer import EOS_ID, PAD_ID
 from pipeline.errors import StudyError
 
 Ints = NDArray[np.int64]
-IGNORED = -100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,11 @@ class Batch:
         """Target positions that are scored, </s> counted."""
         return int((self.labels != IGNORED).sum())
 
+    @property
+    def trained_tokens(self) -> int:
+        """Tokens that a ledger counts for training on the batch: the targets'."""
+        return self.target_tokens
+
     def __len__(self) -> int:
         return len(self.indices)
 
@@ -44,7 +53,7 @@ class Batch:
         """Return the batch on `device`; itself when it is there already."""
         if self.source.device == device:
             return self
-        return Batch(**{name: tensor.to(device) for name, tensor in vars(self).items()})
+        return type(self)(**{name: tensor.to(device) for name, tensor in vars(self).items()})
 
     def split(self, parts: int) -> list[Batch]:
         """Return the rows, in order, in `parts` batches of nearly equal numbers of rows, or fewer where rows are fewer.
@@ -111,7 +120,7 @@ def collate(split: Split, indices: Ints) -> Batch:
     return _collate(split.source, split.target, np.asarray(indices, dtype=np.int64), split.start_id)
 
 
-def _cut(longest: Ints, batch_tokens: int) -> list[slice]:
+def runs_within(longest: Ints, batch_tokens: int) -> list[slice]:
     """Cut ascending lengths into runs whose longest x count is at most `batch_tokens`; a longer sentence is alone."""
     runs, start = [], 0
     while start < len(longest):
@@ -123,15 +132,15 @@ def _cut(longest: Ints, batch_tokens: int) -> list[slice]:
     return runs
 
 
-def plan_batches(
-    source_lengths: Ints, target_lengths: Ints, *, batch_tokens: int, rng: np.random.Generator
+def plan_lengths(
+    longest: Ints, *, batch_tokens: int, rng: np.random.Generator, ties: Ints | None = None
 ) -> list[NDArray[np.int64]]:
-    """Return every index once, in batches of sentences of like length, in random order.
+    """Return every index once, in batches of entries of like length, in random order.
 
-    Lengths are without special tokens; a batch's longest side, one special token added, times its sentences is at most
-    `batch_tokens`. StudyError when one sentence alone exceeds that.
+    `longest` (n,): padded positions of each entry, special tokens counted; in a batch their maximum times their number is
+    at most `batch_tokens`. Among entries of equal length those of like `ties` (n,) go together. StudyError when one
+    entry alone exceeds that.
     """
-    longest = np.maximum(source_lengths, target_lengths) + 1
     if len(longest) and longest.max() > batch_tokens:
         raise StudyError(
             f"batch_tokens is {batch_tokens}, but the longest sentence has {longest.max()} tokens; "
@@ -139,15 +148,29 @@ def plan_batches(
         )
     shuffled = rng.permutation(len(longest))
     # ties keep the shuffled order: which sentences share a batch changes every epoch
-    order = shuffled[np.lexsort((np.minimum(source_lengths, target_lengths)[shuffled], longest[shuffled]))]
-    runs = _cut(longest[order], batch_tokens)
+    keys = (longest[shuffled],) if ties is None else (ties[shuffled], longest[shuffled])
+    order = shuffled[np.lexsort(keys)]
+    runs = runs_within(longest[order], batch_tokens)
     return [order[runs[i]] for i in rng.permutation(len(runs)).tolist()]
 
 
-class BatchStream(Iterator[Batch]):
-    """Endless batches of a split; each epoch has every pair once, in an order that depends on seed and epoch alone.
+def plan_batches(
+    source_lengths: Ints, target_lengths: Ints, *, batch_tokens: int, rng: np.random.Generator
+) -> list[NDArray[np.int64]]:
+    """Return every pair's index once, in batches of sentences of like length, in random order.
 
-    `targets` replaces the split's targets, sentence by sentence (a teacher's translations, say).
+    Lengths are without special tokens; a batch's longest side, one special token added, times its sentences is at most
+    `batch_tokens`. StudyError when one sentence alone exceeds that.
+    """
+    longest = np.maximum(source_lengths, target_lengths) + 1
+    return plan_lengths(longest, batch_tokens=batch_tokens, rng=rng, ties=np.minimum(source_lengths, target_lengths))
+
+
+class BatchStream(Iterator[Batch]):
+    """Endless batches of pairs; each epoch has every pair once, in an order that depends on seed and epoch alone.
+
+    `targets` replaces the split's targets, sentence by sentence (a teacher's translations, say). Subclasses are the
+    streams of other splits.
     """
 
     def __init__(self, split: Split, *, batch_tokens: int, seed: int, targets: TokenArray | None = None) -> None:
@@ -157,24 +180,33 @@ class BatchStream(Iterator[Batch]):
             raise StudyError(
                 f"{len(self.target)} targets for the {len(self.source)} sentences of {split.name}; they must be aligned"
             )
-        if not len(self.source):
-            raise StudyError(f"the split {split.name} is empty; prepare a corpus with more pairs")
         self.start_id = split.start_id
+        longest = np.maximum(self.source.lengths, self.target.lengths) + 1
+        ties = np.minimum(self.source.lengths, self.target.lengths)
+        self._begin(split.name, longest, batch_tokens=batch_tokens, seed=seed, ties=ties)
+
+    def _begin(self, name: str, longest: Ints, *, batch_tokens: int, seed: int, ties: Ints | None = None) -> None:
+        if not len(longest):
+            raise StudyError(f"the split {name} is empty; prepare a corpus with more text")
+        self._longest, self._ties = longest, ties
         self.batch_tokens = batch_tokens
         self.seed = seed
         self._start(0)
 
     def _start(self, epoch: int) -> None:
         rng = np.random.default_rng([self.seed, epoch])
-        self._plan = plan_batches(self.source.lengths, self.target.lengths, batch_tokens=self.batch_tokens, rng=rng)
+        self._plan = plan_lengths(self._longest, batch_tokens=self.batch_tokens, rng=rng, ties=self._ties)
         self._epoch, self._position = epoch, 0
+
+    def _batch(self, indices: Ints) -> Batch:
+        return _collate(self.source, self.target, indices, self.start_id)
 
     def __next__(self) -> Batch:
         if self._position == len(self._plan):
             self._start(self._epoch + 1)
-        indices = self._plan[self._position]
+        batch = self._batch(self._plan[self._position])
         self._position += 1
-        return _collate(self.source, self.target, indices, self.start_id)
+        return batch
 
     def state(self) -> dict[str, int]:
         """Return where the stream stands: the epoch, and how many of its batches were given."""
@@ -193,6 +225,5 @@ class BatchStream(Iterator[Batch]):
 
 def ordered_batches(split: Split, *, batch_tokens: int) -> list[Batch]:
     """Return batches that cover each sentence once, shortest first; a sentence longer than `batch_tokens` is alone."""
-    longest = np.maximum(split.source.lengths, split.target.lengths) + 1
-    order = np.argsort(longest, kind="stable")
-    return [collate(split, order[run]) for run in _cut(longest[order], batch_tokens)]
+    order = np.argsort(split.padded_lengths, kind="stable")
+    return [collate(split, order[run]) for run in runs_within(split.padded_lengths[order], batch_tokens)]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pipeline.corpora.prepared import PreparedCorpus, Split
+from pipeline.corpora.prepared import AnySplit, PreparedCorpus
 from pipeline.corpora.tokenizers_of import TARGET
 from pipeline.errors import StudyError
 
@@ -41,7 +41,7 @@ class ModelsOwn(PreparedCorpus):
         super().__init__(model, {**facts, "tokenizer": {"vocab_size": vocab_size}})
         self._corpus = corpus
 
-    def split(self, name: str) -> Split:
+    def split(self, name: str) -> AnySplit:
         """Return a split of the corpus; StudyError where there is none."""
         if self._corpus is None:
             raise StudyError("this recipe needs sentences; give a prepared corpus with --corpus")

@@ -1,4 +1,4 @@
-"""A prepared corpus on disk: token ids in flat arrays that are mapped, not read; its text, references and card."""
+"""A prepared corpus on disk: splits whose token ids are mapped, not read; the tokenizer and the card."""
 
 from __future__ import annotations
 
@@ -6,11 +6,14 @@ import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pipeline.corpora.encoder_splits import LabelledSplit, TextSplit
+from pipeline.corpora.masking import Masking
+from pipeline.corpora.token_array import TokenArray as TokenArray
 from pipeline.errors import StudyError, nearest
 from pipeline.files import read_json
 
@@ -19,50 +22,13 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "valid", "test")
 CARD = "card.json"
-
-
-class TokenArray:
-    """Sentences of token ids, without special tokens, in one flat array (memory-mapped where it comes from a file)."""
-
-    def __init__(self, ids: NDArray[np.uint16], offsets: NDArray[np.int64]) -> None:
-        self.ids = np.asarray(ids)  # a plain view: indexing a np.memmap costs several times as much
-        self.offsets = np.asarray(offsets)
-        self.lengths: NDArray[np.int64] = np.diff(self.offsets)
-
-    @classmethod
-    def open(cls, stem: Path) -> TokenArray:
-        """Map ``<stem>.ids.npy`` and ``<stem>.offsets.npy``; StudyError when one is missing or damaged."""
-        arrays = []
-        for suffix in ("ids", "offsets"):
-            path = stem.with_name(f"{stem.name}.{suffix}.npy")
-            try:
-                arrays.append(np.load(path, mmap_mode="r" if path.stat().st_size > 128 else None, allow_pickle=False))
-            except (OSError, ValueError, EOFError) as error:
-                raise StudyError(f"{path}: missing or damaged ({type(error).__name__}); run prepare again") from error
-        ids, offsets = arrays
-        if ids.dtype != np.uint16 or offsets.dtype != np.int64 or not len(offsets) or offsets[-1] != len(ids):
-            raise StudyError(f"{stem}: the offsets do not fit the ids; run prepare again")
-        return cls(ids, offsets)
-
-    def save(self, stem: Path) -> None:
-        """Write ``<stem>.ids.npy`` (uint16) and ``<stem>.offsets.npy`` (int64, n + 1)."""
-        np.save(stem.with_name(f"{stem.name}.ids.npy"), self.ids.astype(np.uint16, copy=False))
-        np.save(stem.with_name(f"{stem.name}.offsets.npy"), self.offsets.astype(np.int64, copy=False))
-
-    def __len__(self) -> int:
-        return len(self.lengths)
-
-    def __getitem__(self, index: int) -> NDArray[np.uint16]:
-        """Return the ids (length,) of one sentence, as a view."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
-        return self.ids[self.offsets[index] : self.offsets[index + 1]]
+TASKS = {"translation": ".", "masked_lm": "text", "classification": "sentences"}
+"""Where in a prepared directory a task's corpus lies."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Split:
-    """One split: training has every pair; validation and test have one entry for every distinct source sentence."""
+    """One split of sentence pairs: training has every pair; validation and test have one entry for every distinct source sentence."""
 
     name: str
     source: TokenArray
@@ -72,6 +38,11 @@ class Split:
 
     def __len__(self) -> int:
         return len(self.source)
+
+    @property
+    def padded_lengths(self) -> NDArray[np.int64]:
+        """Positions (n,) that each pair's longer side takes in a batch, one special token counted."""
+        return np.maximum(self.source.lengths, self.target.lengths) + 1
 
     def _text(self, side: str) -> list[str]:
         path = self.directory / f"{self.name}-{side}.txt"
@@ -105,6 +76,9 @@ class Split:
             ) from error
 
 
+AnySplit: TypeAlias = Split | TextSplit | LabelledSplit
+
+
 def write_split(
     directory: Path,
     name: str,
@@ -126,7 +100,7 @@ def write_split(
 
 
 class PreparedCorpus:
-    """What `prepare` wrote: splits, tokenizer and card."""
+    """What `prepare` wrote: splits, tokenizer and card, whose `kind` says what the splits are (absent: pairs)."""
 
     def __init__(self, path: Path, card: dict[str, Any]) -> None:
         self.path = path
@@ -156,12 +130,59 @@ class PreparedCorpus:
                 raise StudyError(f"{file}: {state}; delete {path} and run prepare again")
         return corpus
 
-    def split(self, name: str) -> Split:
-        """Return the split ``train``, ``valid`` or ``test``."""
+    @classmethod
+    def open_task(cls, path: str | Path, task: str) -> PreparedCorpus:
+        """Open the part of a prepared directory that a task trains on: ``translation``, ``masked_lm``, ``classification``.
+
+        StudyError as `open`, and when the directory was prepared for other tasks.
+        """
+        path = Path(path)
+        if task not in TASKS:
+            raise StudyError(f"no task {task!r}{nearest(task, TASKS)}")
+        if (path / CARD).is_file() and (path / TASKS[task] / CARD).is_file():
+            corpus = cls.open(path / TASKS[task])
+            if corpus.kind == {"translation": "pairs", "masked_lm": "text", "classification": "sentences"}[task]:
+                return corpus
+        elif not (path / CARD).is_file():
+            return cls.open(path)
+        raise StudyError(f"{path}: this corpus was not prepared for {task}; give the corpus of a study with that task")
+
+    @property
+    def kind(self) -> str:
+        """What the splits hold: ``pairs``, ``text``, ``sentences``, or ``encoder`` for a directory of the last two."""
+        return str(self.card.get("kind", "pairs"))
+
+    @property
+    def classes(self) -> int:
+        """How many classes the sentences have; 0 in a corpus without labels."""
+        return int(self.card.get("classes", 0))
+
+    def split(self, name: str) -> AnySplit:
+        """Return the split ``train``, ``valid`` or ``test``: of pairs, of text or of sentences, as the corpus' kind is."""
         if name not in SPLITS:
             raise StudyError(f"{self.path}: no split {name!r}{nearest(name, SPLITS)}")
+        if self.kind == "text":
+            return TextSplit.open(self.path, name, masking=Masking(vocab_size=self.vocab_size, **self.card["masking"]))
+        if self.kind == "sentences":
+            return LabelledSplit.open(self.path, name, classes=self.classes)
+        if self.kind != "pairs":
+            raise StudyError(f"{self.path}: this directory has no splits of its own; open text or sentences inside it")
         sides = [TokenArray.open(self.path / f"{name}-{side}") for side in ("source", "target")]
         return Split(name=name, source=sides[0], target=sides[1], directory=self.path, start_id=self.start_id)
+
+    def pairs(self, name: str) -> Split:
+        """Return a split of sentence pairs; StudyError where the corpus holds something else."""
+        split = self.split(name)
+        if not isinstance(split, Split):
+            raise StudyError(f"{self.path}: sentence pairs are needed, and this corpus holds {self.kind}")
+        return split
+
+    def sentences(self, name: str) -> LabelledSplit:
+        """Return a split of labelled sentences; StudyError where the corpus holds something else."""
+        split = self.split(name)
+        if not isinstance(split, LabelledSplit):
+            raise StudyError(f"{self.path}: labelled sentences are needed, and this corpus holds {self.kind}")
+        return split
 
     def tokenizer(self) -> PreTrainedTokenizerFast:
         """Return the joint tokenizer, or the source's, which appends </s> unless called with add_special_tokens=False."""

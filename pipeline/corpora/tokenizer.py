@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 
 SPECIAL_TOKENS = ("<s>", "<pad>", "</s>", "<unk>")
 BOS_ID, PAD_ID, EOS_ID, UNK_ID = range(4)
+ENCODER_SPECIAL_TOKENS = (*SPECIAL_TOKENS, "<mask>")
+MASK_ID = 4
+FIRST_ORDINARY_ID = len(ENCODER_SPECIAL_TOKENS)
+"""In an encoder's vocabulary; in one for translation, 4 is an ordinary token."""
 SMALLEST_VOCABULARY = len(SPECIAL_TOKENS) + 256 + 1
 _CHUNK = 10_000
 
