@@ -40,7 +40,7 @@ def main(
         pairs,
         {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in wanted},
         corpus.tokenizer(),
-        corpus.split("test").source_lines()[: entry["sentences"]],
+        corpus.pairs("test").source_lines()[: entry["sentences"]],
         threads=entry["threads"],
         batches=entry["batches"],
         repeats=entry["repeats"],

@@ -42,7 +42,7 @@ def write_translations(
 
     The price in teacher.json is FLOPs of the beam search at the true lengths, and calibrated seconds a sentence.
     """
-    split = corpus.split("train")
+    split = corpus.pairs("train")
     indices = chosen_sentences(entry["sentences"], available=len(split))
     lines = split.source_lines()
     sources = [lines[i] for i in indices]
@@ -90,7 +90,7 @@ def write_translations(
 
 def sequence_targets(corpus: PreparedCorpus, folder: Path) -> TokenArray:
     """Return the training targets with the teacher's translations in place of the references that it translated."""
-    split = corpus.split("train")
+    split = corpus.pairs("train")
     indices = np.load(folder / "indices.npy")
     hypotheses = (folder / "hypotheses.txt").read_text(encoding="utf-8").split("\n")[:-1]
     if len(hypotheses) != len(indices):

@@ -81,7 +81,7 @@ def _translate_and_score(
 ) -> tuple[list[str], dict[str, Any]]:
     """Return one model's hypotheses and their scores."""
     corpus = opened(corpus_path)
-    split = corpus.split("test")
+    split = corpus.pairs("test")
     hypotheses = decode_lines(model[1], split.source_lines(), tokenizer=corpus.tokenizer(), search=search)
     return hypotheses, score_lines(hypotheses, split, resamples=resamples)
 
