@@ -1,4 +1,4 @@
-"""The loss of every sentence: what BLEU is noise about, a model's test loss a token says plainly."""
+"""The loss of every sentence or block: what BLEU is noise about, a model's test loss a token says plainly."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch.nn import functional
 
-from pipeline.corpora.batches import ordered_batches
+from pipeline.corpora.batches import IGNORED
+from pipeline.corpora.encoder_splits import LabelledSplit
+from pipeline.corpora.streams import ordered_batches
+from pipeline.evaluation.classification import class_logits, class_losses
+from pipeline.evaluation.full_precision import full_precision
+from pipeline.models.architectures import is_encoder
 from pipeline.progress import progress
 
 if TYPE_CHECKING:
-    from pipeline.corpora.prepared import PreparedCorpus, Split
+    from pipeline.corpora.batches import Batch
+    from pipeline.corpora.prepared import AnySplit, PreparedCorpus
 
 CHUNK_POSITIONS = 512
 
@@ -29,7 +36,7 @@ class _TokenLosses:
         self.buffer = torch.empty(CHUNK_POSITIONS, weight.shape[0], dtype=torch.float32, device=weight.device)
 
     def __call__(self, hidden: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
-        """Return the negative log-likelihood (N,) of labels (N,), in nats, from decoder states (N, d)."""
+        """Return the negative log-likelihood (N,) of labels (N,), in nats, from states (N, d)."""
         losses = torch.empty(len(labels), dtype=torch.float32, device=hidden.device)
         for start in range(0, len(labels), CHUNK_POSITIONS):
             rows = slice(start, min(start + CHUNK_POSITIONS, len(labels)))
@@ -41,46 +48,50 @@ class _TokenLosses:
         return losses
 
 
-def sentence_losses(
-    model: Any, split: Split, *, batch_tokens: int = 4000
-) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
-    """Return each target's negative log-likelihood (n,), in nats, and its token count (n,), in the split's order.
+def _scored_states(model: Any, batch: Batch, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the states (N, d) that the vocabulary's rows score, of all labels (B, T) that are kept, and where they are (B, T)."""
+    source, mask, labels = (part.to(device) for part in (batch.source, batch.source_mask, batch.labels))
+    kept = labels != IGNORED
+    if is_encoder(model.config):
+        hidden = model.roberta_prelayernorm(input_ids=source, attention_mask=mask)[0]
+        head = model.lm_head  # of the scored positions alone, and without logits: they come in chunks
+        return head.layer_norm(functional.gelu(head.dense(hidden[kept]))), kept
+    decoder_input = batch.decoder_input.to(device)
+    hidden = model.model(input_ids=source, attention_mask=mask, decoder_input_ids=decoder_input, use_cache=False)[0]
+    return hidden[kept], kept
 
-    Every target token and </s> counts; padding does not. No label smoothing, no dropout, fp32 whatever the training
-    precision was; sums are in float64. The model's training mode is left as it was. ValueError on a model that is not
-    fp32.
+
+def sentence_losses(
+    model: Any, split: AnySplit, *, batch_tokens: int = 4000
+) -> tuple[NDArray[np.float64], NDArray[np.int64]]:
+    """Return each entry's negative log-likelihood (n,), in nats, and its count of scored tokens (n,), in the split's order.
+
+    Of pairs every target token and </s> counts, padding does not. Of blocks of text those tokens count that the split's
+    fixed masks score, given the rest. Of labelled sentences the class counts, as one token. No label smoothing, no
+    dropout, fp32 whatever the training precision was; sums are in float64. The model's training mode is left as it was.
+    ValueError on a model that is not fp32.
     """
-    if model.lm_head.weight.dtype != torch.float32:
-        raise ValueError(f"losses are measured in fp32, but the model is {model.lm_head.weight.dtype}")
+    if isinstance(split, LabelledSplit):
+        of_classes = class_losses(class_logits(model, split, batch_tokens=batch_tokens), split.labels)
+        return of_classes, np.ones(len(split), dtype=np.int64)
     nll = np.zeros(len(split), dtype=np.float64)
     tokens = np.zeros(len(split), dtype=np.int64)
-    device = model.lm_head.weight.device
-    training = model.training
-    model.eval()
-    try:
-        with torch.no_grad(), torch.autocast(device.type, enabled=False):
-            token_losses = _TokenLosses(model.lm_head.weight)
-            for batch in progress(ordered_batches(split, batch_tokens=batch_tokens), desc="losses", unit="batch"):
-                labels = batch.labels.to(device)
-                hidden = model.model(
-                    input_ids=batch.source.to(device),
-                    attention_mask=batch.source_mask.to(device),
-                    decoder_input_ids=batch.decoder_input.to(device),
-                    use_cache=False,
-                )[0]
-                kept = labels != -100
-                losses = torch.zeros(labels.shape, dtype=torch.float64, device=device)
-                losses[kept] = token_losses(hidden[kept], labels[kept]).double()
-                indices = batch.indices.numpy()
-                nll[indices] = losses.sum(dim=1).cpu().numpy()
-                tokens[indices] = kept.sum(dim=1).cpu().numpy()
-    finally:
-        model.train(training)
+    with full_precision(model) as device:
+        table = model.get_input_embeddings() if is_encoder(model.config) else model.lm_head
+        token_losses = _TokenLosses(table.weight)
+        for batch in progress(ordered_batches(split, batch_tokens=batch_tokens), desc="losses", unit="batch"):
+            states, kept = _scored_states(model, batch, device)
+            labels = batch.labels.to(device)
+            losses = torch.zeros(labels.shape, dtype=torch.float64, device=device)
+            losses[kept] = token_losses(states, labels[kept]).double()
+            indices = batch.indices.numpy()
+            nll[indices] = losses.sum(dim=1).cpu().numpy()
+            tokens[indices] = kept.sum(dim=1).cpu().numpy()
     return nll, tokens
 
 
 def validation_loss(corpus: PreparedCorpus, *, batch_tokens: int = 4000) -> Callable[[Any], float]:
-    """Return a function from a model to its mean loss a target token, in nats, on the validation split."""
+    """Return a function from a model to its mean loss a scored token or class, in nats, on the validation split."""
     split = corpus.split("valid")
 
     def loss(model: Any) -> float:
