@@ -19,6 +19,7 @@ Entries = dict[str, dict[str, dict[str, Any]]]
 KINDS = (
     "prepare",
     "pretrain",
+    "finetune",
     "quantize",
     "prune",
     "evaluate",
@@ -118,18 +119,15 @@ def _check_cuttable(study: Study, student: StudentSpec, candidates: list[SizeSpe
             )
 
 
-def _shape(size: SizeSpec) -> dict[str, Any]:
-    return {
-        "size": size.key,
-        "d_model": size.d_model,
-        "num_layers": size.num_layers,
-        "num_heads": size.num_heads,
-        "ffn_dim": size.ffn_dim,
-    }
+def _common(study: Study, size: SizeSpec, *, task: str, seed: int) -> dict[str, Any]:
+    """Return what entries of one run share; `size` names the run, whatever head its model has by then."""
+    trained = size.changed(num_labels=0).key
+    return {"study": study.name, "task": task, "size": trained, **size.record(), "seed": seed}
 
 
 def _training(study: Study, size: SizeSpec) -> dict[str, Any]:
-    training = study.training
+    """Return how a model of this size is trained: pretrained, or as a classifier finetuned."""
+    training = study.finetune if size.num_labels and study.finetune else study.training
     return {
         "learning_rate": float(
             f"{peak_rate(training.learning_rate, d_model=size.d_model, num_layers=size.num_layers):.4g}"
@@ -139,9 +137,23 @@ def _training(study: Study, size: SizeSpec) -> dict[str, Any]:
         "batch_tokens": training.batch_tokens,
         "label_smoothing": training.label_smoothing,
         "weight_decay": training.weight_decay,
-        "clip_norm": training.clip_norm,
-        "precision": training.precision,
-        "checkpoint_seconds": training.checkpoint_seconds,
+        "clip_norm": study.training.clip_norm,
+        "precision": study.training.precision,
+        "checkpoint_seconds": study.training.checkpoint_seconds,
+    }
+
+
+def _finetuning(study: Study, calibration: Calibration, size: SizeSpec) -> dict[str, Any]:
+    """Return what the finetune stage is told, beside which run; empty where nothing is finetuned."""
+    if study.finetune is None:
+        return {}
+    return {
+        **_training(study, size),
+        "budgets": dict(study.budgets),
+        "recovery_fraction": study.recovery_fraction,
+        "warmup_fraction": study.finetune.warmup_fraction,
+        "scratch": study.finetune.scratch,
+        "seconds_per_step": calibration.train_step_seconds.get(size.key),
     }
 
 
@@ -178,29 +190,38 @@ def expand(study: Study, calibration: Calibration) -> Entries:
     table = recipe_table(study)
     entries: Entries = {kind: {} for kind in KINDS}
     entries["prepare"][name] = {"study": name, **study.corpus.model_dump(exclude_none=True)}
-    for key, size, seed in plan.runs:
-        common = {"study": name, "task": study.task, **_shape(size), "seed": seed}
+    finetuned = study.finetune is not None
+    task = "classification" if finetuned else study.task
+    folders = {"trained_in": "finetune" if finetuned else "pretrain"}
+    scratch = {"scratch": study.finetune.scratch} if study.finetune else {}
+    for key, trained, seed in plan.runs:
+        size = study.compressed(trained)
+        common = _common(study, size, task=task, seed=seed)
         entries["pretrain"][key] = {
-            **common,
-            **_training(study, size),
+            **_common(study, trained, task=study.task, seed=seed),
+            **_training(study, trained),
             "budgets": dict(study.budgets),
             "recovery_fraction": study.recovery_fraction,
+            **({"finetune_fraction": study.finetune.fraction} if study.finetune else {}),
             "warmup_steps": study.training.warmup_steps,
             "decay_fraction": study.training.decay_fraction,
             "validate_points": study.training.validate_points,
-            "seconds_per_step": calibration.train_step_seconds.get(size.key),
+            "seconds_per_step": calibration.train_step_seconds.get(trained.key),
         }
-        families = families_of(study, size, seed)
+        if finetuned:
+            entries["finetune"][key] = {**common, "run": key, **_finetuning(study, calibration, size)}
+        families = families_of(study, trained, seed)
         for family_name, family in families.items():
             entries[family.stage][f"{key}-{family_name}"] = {
                 **common,
                 "run": key,
-                "parent": f"pretrain/{key}",
+                "parent": f"{folders['trained_in']}/{key}",
                 "family": family_name,
                 **_compression(study, calibration, size, family, matches=matches),
             }
         mine = {recipe: facts for recipe, facts in table.items() if facts["family"] in families}
-        entries["evaluate"][key] = {**common, "matches": matches, "recipes": mine}
+        resamples = {"resamples": study.report.resamples} if finetuned else {}
+        entries["evaluate"][key] = {**common, **folders, **scratch, **resamples, "matches": matches, "recipes": mine}
     if plan.students:
         entries["translate_train"][name] = {
             "study": name,
@@ -216,9 +237,11 @@ def expand(study: Study, calibration: Calibration) -> Entries:
     for key, student, seed in plan.students:
         size = study.size(student.size)
         common = {
-            "study": name, "task": study.task, **_shape(size), "seed": seed, "method": student.method, "init": student.init,
+            **_common(study, size, task=study.task, seed=seed),
+            "method": student.method,
+            "init": student.init,
             "teaching": student.teaching,
-        }  # fmt: skip
+        }
         teachers = {s.key: calibration.word_step_seconds.get(word_key(size.key, s.key)) for s in candidates}
         entries["distill"][key] = {
             **common,
@@ -244,20 +267,35 @@ def expand(study: Study, calibration: Calibration) -> Entries:
                 }
         mine = {recipe: facts for recipe, facts in table.items() if facts["students"]}
         entries["evaluate_students"][key] = {**common, "matches": ["seconds"], "recipes": mine}
-    shared = {"study": name, "runs": keys, "students": student_keys, "matches": matches, "recipes": table}
+    shared = {
+        "study": name,
+        "task": task,
+        "runs": keys,
+        "students": student_keys,
+        "matches": matches,
+        "recipes": table,
+        **folders,
+        **scratch,
+    }
+    # Every folder of models is named, so that a node that runs a stage is given it.
+    further = {"further_in": "distill" if plan.students else "pretrain"}
+    search = {} if finetuned else study.translate.model_dump()
     comparison = {"limits": study.report.limits, "resamples": study.report.resamples}
-    entries["translate_test"][name] = {**shared, **comparison, **study.translate.model_dump()}
+    if not finetuned:
+        entries["translate_test"][name] = {**shared, **further, **comparison, **search}
     entries["engines"][name] = {
         **shared,
+        **further,
         "resamples": study.report.resamples,
         **study.engines.model_dump(),
-        **study.translate.model_dump(),
+        **search,
     }
-    entries["time"][name] = {**shared, **study.time.model_dump(), **study.translate.model_dump()}
+    entries["time"][name] = {**shared, **further, **study.time.model_dump(), **search}
     entries["report"][name] = {
         **shared,
-        "task": study.task,
-        "quality_name": "BLEU",
+        "outputs_in": "finetune" if finetuned else "translate/test",
+        "quality_name": "accuracy" if finetuned else "BLEU",
+        **({"finetune_fraction": study.finetune.fraction} if study.finetune else {}),
         **study.report.model_dump(exclude={"confounds"}),
         "confounds": [*study.report.confounds, *_edge_notes(study)],
         "budgets": dict(study.budgets),

@@ -26,11 +26,19 @@ def _applies(recipe: dict[str, Any], *, size: str, seed: int, match: str) -> boo
 
 
 def models_of_run(entry: dict[str, Any], key: str) -> Iterator[Expected]:
-    """Yield a pretrained run's models by match, fp32 first; `entry` has `matches` and the study's `recipes`."""
+    """Yield a trained run's models by match, fp32 first, then what was never pretrained, where there is that.
+
+    `entry` has `matches`, the study's `recipes`, the folder `trained_in` where it is not ``pretrain``, and perhaps `scratch`.
+    """
+    trained_in = entry.get("trained_in", "pretrain")
     for match in entry["matches"]:
         run_id = f"{key}-{match}-fp32"
         identity = parse_run_id(run_id)
-        yield Expected(run_id=run_id, method="none", folder=Path("pretrain", key, match))
+        yield Expected(run_id=run_id, method="none", folder=Path(trained_in, key, match))
+        if entry.get("scratch"):
+            yield Expected(
+                run_id=f"{key}-{match}-scratch", method="none", folder=Path(trained_in, key, f"{match}-scratch")
+            )
         for name, recipe in entry["recipes"].items():
             if _applies(recipe, size=identity["size"], seed=identity["seed"], match=match):
                 yield Expected(

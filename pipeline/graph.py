@@ -28,6 +28,7 @@ EXCLUSIVE = frozenset({"time", "translate_test", "engines"})
 MEMORY_BYTES = {
     "prepare": 2_000_000_000,
     "pretrain": 1_500_000_000,
+    "finetune": 1_500_000_000,
     "quantize": 1_000_000_000,
     "prune": 1_500_000_000,
     "evaluate": 1_000_000_000,
@@ -108,7 +109,17 @@ def _stage(module: str, option: str, deps: list[str], outs: list[Any], *, foreac
 def corpus_files(params: dict[str, Any]) -> list[str]:
     """Return the local files and folders that the studies' corpora are read from."""
     fields = [f"{split}{side}_path" for split in ("", "valid_", "test_") for side in ("source", "target")]
-    named = [entry.get(field) for entry in params["prepare"].values() for field in ("path", "tokenizer", *fields)]
+    sections = [
+        section
+        for entry in params["prepare"].values()
+        for section in (entry, *(part for part in entry.values() if isinstance(part, dict)))
+    ]
+    named = [
+        section.get(field)
+        for section in sections
+        for field in ("path", "valid_path", "test_path", "tokenizer", *fields)
+    ]
+    named += [path for section in sections for path in section.get("paths") or ()]
     return sorted({Path(name).as_posix() for name in named if name is not None and Path(name).exists()})
 
 
@@ -117,16 +128,21 @@ def graph(params: dict[str, Any]) -> dict[str, Any]:
     at, one = "artifacts/${item.study}", "artifacts/${key}"
     corpus, pretrained, compressed = (f"{at}/{folder}" for folder in ("corpus", "pretrain/${key}", "compressed/${key}"))
     of_family = [f"{at}/compressed/${{item.run}}/${{item.family}}"]
-    every_model = [f"{one}/{kind}" for kind in ("pretrain", "compressed", "distill")]
+    every_model = [f"{one}/{kind}" for kind in ("${item.trained_in}", "compressed", "${item.further_in}")]
     stages = {
         "prepare": _stage("prepare", "--study", corpus_files(params), [f"{one}/corpus"], foreach="prepare"),
         "pretrain": _stage("pretrain", "--run", [corpus], [pretrained], foreach="pretrain"),
+        "finetune": _stage("finetune", "--run", [corpus, pretrained], [f"{at}/finetune/${{key}}"], foreach="finetune"),
         **{
             stage: _stage(stage, "--run", [corpus, f"{at}/${{item.parent}}"], of_family, foreach=stage)
             for stage in ("quantize", "prune")
         },
         "evaluate": _stage(
-            "evaluate", "--run", [corpus, pretrained, compressed], [f"{at}/evaluate/${{key}}"], foreach="evaluate"
+            "evaluate",
+            "--run",
+            [corpus, f"{at}/${{item.trained_in}}/${{key}}", compressed],
+            [f"{at}/evaluate/${{key}}"],
+            foreach="evaluate",
         ),
         "translate_train": _stage(
             "translate",
@@ -175,7 +191,7 @@ def graph(params: dict[str, Any]) -> dict[str, Any]:
             "--study",
             [
                 f"{one}/{kind}"
-                for kind in ("corpus", "pretrain", "compressed", "evaluate", "translate/test", "engines", "time")
+                for kind in ("corpus", "pretrain", "compressed", "evaluate", "${item.outputs_in}", "engines", "time")
             ],
             [{f"results/${{key}}/{name}": {"cache": False}} for name in REPORT_OUTS],
             foreach="report",

@@ -12,6 +12,7 @@ from pipeline.flops import Positions, parameters_by_group, train_flops
 from pipeline.learning_rates import peak_rate
 from pipeline.recipes import Family, trains
 from pipeline.study import Study
+from pipeline.text_corpus import EncoderCorpusSpec
 
 # Measured in the default study, see docs/core-seconds.md.
 EVALUATION_SECONDS_A_MODEL = 1.5  # losses on validation and test sets, one thread
@@ -48,7 +49,12 @@ class PlannedRun:
 
 
 def typical_positions(study: Study) -> Positions:
-    """Return what a full batch of sentences of the typical length computes, without padding."""
+    """Return what a full batch of sentences of the typical length computes, without padding; of text, of whole blocks."""
+    if isinstance(study.corpus, EncoderCorpusSpec):
+        length = study.corpus.sequence_tokens
+        blocks = max(1, study.training.batch_tokens // length)
+        scored = round(blocks * (length - 2) * study.corpus.mask_probability)
+        return Positions.padded(batch=blocks, source_length=length, target_length=length, scored=scored)
     sentences = max(1, study.training.batch_tokens // TYPICAL_LENGTH)
     return Positions.padded(
         batch=sentences,
@@ -65,7 +71,8 @@ def _pretrain_seconds(study: Study, seconds_per_step: float, flops_per_step: flo
     for text in study.budgets.values():
         budget = Budget.parse(text)
         seconds = budget.amount if budget.resource == "seconds" else budget.amount / flops_per_step * seconds_per_step
-        totals += [seconds, seconds * (1 - study.recovery_fraction)]
+        kept = study.finetune.fraction if study.finetune else 0.0
+        totals += [seconds * (1 - kept), seconds * (1 - kept - study.recovery_fraction)]
     return max(totals) * (1 - decay) + sum(total * decay for total in totals)
 
 
@@ -79,7 +86,8 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
         per_step = calibration.train_step_seconds.get(size.key)
         step_flops = train_flops(size, typical, vocab_size=vocabulary)
         families = families_of(study, size, seed)
-        models = len(study.budgets) + sum(
+        scratch = bool(study.finetune and study.finetune.scratch)
+        models = len(study.budgets) * (1 + scratch) + sum(
             len(family.recipes) * len(family.matches or study.budgets) for family in families.values()
         )
         seconds = steps = None
@@ -92,6 +100,9 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 f"pretrain@{key}": _pretrain_seconds(study, per_step, step_flops),
                 f"evaluate@{key}": EVALUATION_SECONDS_A_MODEL * models,
             }
+            if study.finetune:  # both branches of each budget, and as much again without pretraining
+                each = 2 + scratch
+                spent[f"finetune@{key}"] = each * study.finetune.fraction * sum(budget_seconds.values())
             for name, family in families.items():
                 recovery = (
                     sum(budget_seconds[match] for match in family.matches or budget_seconds) * study.recovery_fraction
@@ -167,10 +178,11 @@ def stage_seconds(study: Study, calibration: Calibration) -> dict[str, float]:
     models = sum(row.models for row in rows)
     result |= {
         f"prepare@{study.name}": PREPARATION_SECONDS,
-        f"translate_test@{study.name}": STARTUP_SECONDS + TRANSLATION_SECONDS_A_MODEL * models,
         f"time@{study.name}": STARTUP_SECONDS + TIMING_SECONDS_A_SIZE * len(study.sizes),
         f"report@{study.name}": REPORT_SECONDS,
     }
+    if study.task == "translation":
+        result[f"translate_test@{study.name}"] = STARTUP_SECONDS + TRANSLATION_SECONDS_A_MODEL * models
     if study.distill.students:
         decoding = max(calibration.decode_sentence_seconds.values(), default=0.0)
         result[f"translate_train@{study.name}"] = STARTUP_SECONDS + decoding * study.distill.sequence_sentences

@@ -33,9 +33,12 @@ def steps_needed(study: Study, *, teachers: Sequence[SizeSpec]) -> list[StepKind
     needed += [
         StepKind(kind="word", size=study.size(student), teacher=teacher) for student in taught for teacher in teachers
     ]
+    for size in study.sizes:
+        if study.compressed(size) != size:  # finetuned first
+            needed.append(StepKind(kind="train", size=study.compressed(size)))
     for family in study.recipes.values():
         for size in study.sizes_of(family):
-            needed += steps_of_family(size, family)
+            needed += steps_of_family(study.compressed(size), family)
     once: dict[tuple[str, str], StepKind] = {}
     for step in needed:
         once.setdefault((step.kind, step.key), step)

@@ -18,6 +18,7 @@ from pipeline.errors import StudyError, nearest
 from pipeline.recipes import Family, shapes_along
 from pipeline.section import Section
 from pipeline.size import SizeSpec
+from pipeline.text_corpus import EncoderCorpusSpec
 
 Policy = Literal["drop", "error"]
 
@@ -116,6 +117,21 @@ class Training(Section):
     checkpoint_seconds: float = Field(default=30.0, gt=0)  # between two checkpoints
 
 
+class Finetune(Section):
+    """How a pretrained encoder becomes a classifier: the same for all sizes but for the learning rate."""
+
+    fraction: float = Field(default=0.15, gt=0, lt=0.5)  # of every budget; pretraining stops that much earlier
+    batch_tokens: int = Field(gt=0)  # padded tokens a batch
+    learning_rate: LearningRate
+    warmup_fraction: float = Field(default=0.06, ge=0, lt=1)  # of the steps; then linearly down to 0
+    dropout: float = Field(default=0.1, ge=0, lt=1)
+    label_smoothing: float = Field(default=0.0, ge=0, lt=1)
+    weight_decay: float = Field(default=0.01, ge=0)
+    scratch: bool = (
+        True  # beside it the same finetuning of an encoder that was never pretrained: what pretraining brought
+    )
+
+
 class StudentSpec(Section):
     """One kind of student: its size, what it learns from, and how it begins."""
 
@@ -200,7 +216,7 @@ class Report(Section):
 
     limits: int = Field(default=8, ge=2)
     resamples: int = Field(default=1000, ge=100)
-    min_bleu: float = Field(default=0.3, ge=0)
+    min_quality: float = Field(default=0.3, ge=0)  # points of BLEU, or of accuracy in percent, that a winner needs
     min_loss_percent: float = Field(default=1.0, ge=0)
     confounds: list[str] = Field(default_factory=list)  # sentences the page prints beside the verdict
 
@@ -209,18 +225,60 @@ class Study(Section):
     """One study, as its YAML file says it."""
 
     name: str = Field(pattern=r"^[a-z][a-z0-9_]*$")
-    task: Literal["translation"]
+    task: Literal[
+        "translation", "masked_lm"
+    ]  # masked_lm: encoders are pretrained on text, then finetuned as classifiers
     budgets: dict[Literal["seconds", "flops"], str]
     recovery_fraction: float = Field(default=0.15, gt=0, lt=0.5)
-    corpus: CorpusSpec
+    corpus: CorpusSpec | EncoderCorpusSpec = Field(discriminator="kind")
     sizes: list[SizeSpec] = Field(min_length=1)
     training: Training
+    finetune: Finetune | None = None  # masked_lm alone
     recipes: dict[str, Family] = Field(min_length=1)  # by the family's name
     distill: Distill = Distill()
     translate: Translate = Translate()
     engines: Engines = Engines()
     time: Timing = Timing()
     report: Report = Report()
+
+    @model_validator(mode="before")
+    @classmethod
+    def _architecture(cls, data: Any) -> Any:
+        """Give the sizes of a masked-LM study what its task and its corpus say."""
+        if not (isinstance(data, dict) and data.get("task") == "masked_lm" and isinstance(data.get("corpus"), dict)):
+            return data
+        lengths = [data["corpus"].get(name) for name in ("sequence_tokens", "max_tokens")]
+        positions = max((length for length in lengths if isinstance(length, int)), default=0)
+        sizes = [
+            {**size, "architecture": "encoder", "positions": positions} if isinstance(size, dict) else size
+            for size in data.get("sizes") or ()
+        ]
+        return {**data, "sizes": sizes}
+
+    @model_validator(mode="after")
+    def _of_one_task(self) -> Study:
+        encoders = self.task == "masked_lm"
+        if encoders != isinstance(self.corpus, EncoderCorpusSpec):
+            raise ValueError(
+                f"corpus.kind is {self.corpus.kind!r}, which task {self.task} has no use for; "
+                + ("give kind: text" if encoders else "text is for task: masked_lm")
+            )
+        if encoders != (self.finetune is not None):
+            raise ValueError("finetune is needed" if encoders else "finetune is for task: masked_lm; take it out")
+        if encoders and self.distill.students:
+            raise ValueError(
+                "distill.students: encoders have none yet; take them out (recipes may distil from the parent)"
+            )
+        if self.finetune is not None and self.finetune.fraction + self.recovery_fraction >= 0.8:
+            raise ValueError(
+                "finetune.fraction and recovery_fraction leave pretraining less than a fifth of the budget"
+            )
+        wrong = {"encoder-decoder": "encoder", "encoder": "encoder-decoder"}[
+            "encoder" if encoders else "encoder-decoder"
+        ]
+        if any(size.architecture == wrong for size in self.sizes):
+            raise ValueError("sizes: architecture and positions follow from task and corpus; leave them out")
+        return self
 
     @model_validator(mode="after")
     def _consistent(self) -> Study:
@@ -271,7 +329,7 @@ class Study(Section):
             for size in self.sizes_of(family):
                 for recipe, steps in family.recipes.items():
                     try:
-                        list(shapes_along(size, steps))
+                        list(shapes_along(self.compressed(size), steps))
                     except StudyError as error:
                         raise ValueError(f"recipes.{name}.{recipe}: {error}") from error
         if not any(f.sizes is f.matches is f.seeds is None for f in self.recipes.values()):
@@ -297,6 +355,12 @@ class Study(Section):
                     f"head and an FFN {size.ffn_dim / size.d_model:g} times as wide; muP carries rates between sizes with 32 and 4"
                 )
 
+    def compressed(self, size: SizeSpec) -> SizeSpec:
+        """Return what recipes are applied to when a size is trained: itself, or the classifier that is finetuned from it."""
+        if isinstance(self.corpus, EncoderCorpusSpec):
+            return size.changed(num_labels=self.corpus.sentences.classes)
+        return size
+
     def size(self, key: str) -> SizeSpec:
         """Return the size with this key; StudyError names the nearest one otherwise."""
         for size in self.sizes:
@@ -305,9 +369,20 @@ class Study(Section):
         raise StudyError(f"study {self.name}: no size {key!r}{nearest(key, [s.key for s in self.sizes])}")
 
 
+_ENCODERS_CORPUS = "text"
+
+
+def _place(location: tuple[Any, ...]) -> tuple[Any, ...]:
+    """Return a validation error's location as a user would say it: pydantic puts the kind of corpus behind ``corpus``."""
+    return (*location[:1], *location[2:]) if location[:1] == ("corpus",) and len(location) > 1 else location
+
+
 def _known_fields(location: tuple[Any, ...]) -> list[str]:
     """Return the field names of the section at a validation error's location."""
     section: Any = Study
+    if location[:1] == ("corpus",) and len(location) > 1:
+        section = EncoderCorpusSpec if location[1] == _ENCODERS_CORPUS else CorpusSpec
+        location = location[2:]
     for part in location:
         if not (isinstance(section, type) and issubclass(section, BaseModel)):
             break
@@ -337,7 +412,10 @@ def load_study(path: str | Path) -> Study:
         return Study.model_validate(data)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
-        where = ".".join(str(part) for part in first["loc"]) or "study"
+        where = ".".join(str(part) for part in _place(first["loc"])) or "study"
+        if first["type"] in ("union_tag_invalid", "union_tag_not_found"):
+            kinds = str(first["ctx"].get("expected_tags", "'package', 'files', 'tsv', 'parquet', 'datasets', 'text'"))
+            raise StudyError(f"{path}: {where}.kind: one of {kinds} is needed") from None
         if first["type"] == "extra_forbidden":
             hint = nearest(str(first["loc"][-1]), _known_fields(first["loc"][:-1]))
             raise StudyError(f"{path}: unknown key {where!r}{hint}") from None

@@ -17,6 +17,7 @@ COMMANDS = {
     "prepare": "Corpus, splits, tokenizer and token ids of a study.",
     "calibrate": "Seconds a training step of every size, on this machine.",
     "pretrain": "One size trained: a constant-rate trunk and its cooldown branches.",
+    "finetune": "A pretrained encoder's branches as classifiers, and one without pretraining.",
     "translate": "Lines from stdin by any model; or a study's test set, or sentences to distill from.",
     "quantize": "A family of recipes that quantize one trained run, with or without training.",
     "compress": "One recipe applied to any trained model, an imported one, say.",

@@ -17,7 +17,7 @@ def make_family(stage: str, key: str, *, settings: list[str] | None, out: Path |
 
     study = entry["study"]
     folder, parent = artifacts(study, "corpus"), artifacts(study, entry["parent"])
-    corpus = PreparedCorpus.open(folder)
+    corpus = PreparedCorpus.open_task(folder, entry["task"])
     return compress(
         entry,
         key=key,

@@ -34,7 +34,7 @@ def main(
     from pipeline.training.pretraining import pretrain
 
     folder = artifacts(entry["study"], "corpus")
-    corpus = PreparedCorpus.open(folder)
+    corpus = PreparedCorpus.open_task(folder, entry["task"])
     work = work_folder("pretrain", run_key, entry, inputs=[folder])
     final = out or artifacts(entry["study"], "pretrain", run_key)
     with joined():

@@ -21,8 +21,8 @@ from pipeline.budget import Ledger
 from pipeline.calibration import Calibration
 from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks
 from pipeline.compression.rounding import RowRounding
-from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.corpora.streams import open_stream
 from pipeline.distillation.losses import WordDistillation
 from pipeline.evaluation.decoding import translate
 from pipeline.expansion import teacher_candidates
@@ -70,12 +70,14 @@ def step_seconds(
     Processes that measure side by side begin together at `start`: one that has not begun yet would leave the others the machine.
     """
     torch.set_num_threads(1)
-    corpus, training = PreparedCorpus.open(corpus_path), study.training
+    task = "classification" if size.num_labels else study.task
+    corpus = PreparedCorpus.open_task(corpus_path, task)
+    training = study.finetune if task == "classification" and study.finetune else study.training
     dropout = training.dropout if size.dropout is None else size.dropout
     device = training_device()
     model = build(size, vocab_size=corpus.vocab_size, dropout=dropout, seed=0)
     move(model, device)
-    precision = resolve(training.precision, device)
+    precision = resolve(study.training.precision, device)
     objective: Objective = CrossEntropy(label_smoothing=training.label_smoothing)
     if teacher is not None:
         teaches = build(teacher, vocab_size=corpus.vocab_size, seed=0).eval()
@@ -90,7 +92,7 @@ def step_seconds(
         )
     state = TrainState.start(
         model,
-        stream=BatchStream(corpus.split("train"), batch_tokens=training.batch_tokens, seed=0),
+        stream=open_stream(corpus.split("train"), batch_tokens=training.batch_tokens, seed=0),
         precision=precision,
         learning_rate=1e-4,
         mup_base_width=training.learning_rate.mup_base_width,
@@ -108,7 +110,7 @@ def step_seconds(
         objective=objective,
         price=step_price(size, vocab_size=corpus.vocab_size, seconds_per_step=0.0),
         peak_rate=1e-4,
-        clip_norm=training.clip_norm,
+        clip_norm=study.training.clip_norm,
         validate=lambda model: 0.0,
         checkpoint_path=None,
         checkpoint_seconds=float("inf"),
@@ -135,7 +137,7 @@ def decode_seconds(
     """
     torch.set_num_threads(1)
     corpus = PreparedCorpus.open(corpus_path)
-    split = corpus.split("train")
+    split = corpus.pairs("train")
     model = build(size, vocab_size=corpus.vocab_size, seed=0).eval()
     length = round(float(split.target.lengths.mean())) + 1
 

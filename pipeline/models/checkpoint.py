@@ -47,24 +47,40 @@ def provenance() -> dict[str, Any]:
     }
 
 
+AUTO_CLASSES = {
+    "translation": "AutoModelForSeq2SeqLM",
+    "masked_lm": "AutoModelForMaskedLM",
+    "classification": "AutoModelForSequenceClassification",
+}
+"""transformers' class that loads a plain model of each task."""
+
+
+def _kind_of_model(task: str, size: dict[str, Any], corpus: dict[str, Any]) -> str:
+    if task == "masked_lm":
+        return "An encoder that predicts masked tokens"
+    if task == "classification":
+        return f"An encoder that tells sentences of {size['num_labels']} classes apart"
+    languages = (corpus["source_lang"], corpus["target_lang"])
+    pair = "" if NOT_STATED in languages else f"{languages[0]}-{languages[1]} "
+    return f"A {pair}translation model"
+
+
 def write_card(directory: Path, run: dict[str, Any], corpus: dict[str, Any], notes: Sequence[str] = ()) -> None:
     """Write README.md: what the model is, what made it, `notes` on it, and the licence and credit of its data."""
     from pipeline.models.pruned import is_heads_pruned
 
-    size = run["size"]
+    size, task = run["size"], run["task"]
     loading = (
-        "Load it with `AutoModelForSeq2SeqLM.from_pretrained(directory)`."
+        f"Load it with `{AUTO_CLASSES[task]}.from_pretrained(directory)`."
         if (directory / WEIGHTS).is_file() and not is_heads_pruned(read_json(directory / "config.json"))
         else "Load it with `pipeline.compression.formats.load_model(directory)`: its weights are packed, or its heads pruned."
     )
-    languages = (corpus["source_lang"], corpus["target_lang"])
-    pair = "" if NOT_STATED in languages else f"{languages[0]}-{languages[1]} "
     lines = [
         f"# {run['run_id']}",
         "",
-        f"A {pair}translation model: width {size['d_model']}, "
-        f"{size['num_layers']}+{size['num_layers']} layers, {size['num_heads']} heads, FFN {size['ffn_dim']}, "
-        f"vocabulary {size['vocab_size']}.",
+        f"{_kind_of_model(task, size, corpus)}: width {size['d_model']}, "
+        f"{size['num_layers']}{'+' + str(size['num_layers']) if task == 'translation' else ''} layers, "
+        f"{size['num_heads']} heads, FFN {size['ffn_dim']}, vocabulary {size['vocab_size']}.",
         "",
         f"- made by: study `{run['study']}`, budget {run['budget']}, method {run['method']}, recipe {run['recipe']}, seed {run['seed']}",
         f"- {loading}",

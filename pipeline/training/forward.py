@@ -14,9 +14,10 @@ import torch
 from torch import Tensor
 
 from pipeline.corpora.batches import Batch
-from pipeline.models.architectures import is_plain
+from pipeline.models.architectures import is_encoder, is_plain
 from pipeline.models.seq2seq import PAD
 from pipeline.training.devices import compiles
+from pipeline.training.encoder_forward import ROW_MULTIPLE, encoder_forward
 from pipeline.training.parametrization import rate_factors
 from pipeline.training.precision import autocast
 from pipeline.training.sublayers import (
@@ -33,9 +34,6 @@ from pipeline.training.weights import FlatWeights, Leaf
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
-ROW_MULTIPLE = 128
-"""Rows are filled up to a multiple of this: oneDNN compiles a kernel for every new shape, which takes longer than a step."""
-
 
 class Forward(Protocol):
     """A model as training sees it."""
@@ -43,12 +41,12 @@ class Forward(Protocol):
     weights: FlatWeights
 
     def states(self, batch: Batch) -> Tensor:
-        """Return the decoder's final states (R, d), R >= B x T: row b x T + t is position t of sentence b."""
+        """Return the states that are scored (R, d), R >= B x T: row b x T + t is what the labels' position t of sentence b has."""
         ...
 
     @property
     def output_weight(self) -> Tensor:
-        """The output projection (V, d), as a rule tied with the embedding, in the format of the states."""
+        """The output projection (V, d), in the format of the states: of words, as a rule the embedding; of classes, their rows."""
         ...
 
 
@@ -213,6 +211,10 @@ def is_fusable(model: Any) -> bool:
 def forward_of(model: Model, *, precision: str, mup_base_width: int | None = None) -> Forward:
     """Return the fastest way to run this model where it lies; with a base width its learning rates follow muP."""
     cpu = model.device.type == "cpu"
+    if is_encoder(model.config):
+        return encoder_forward(
+            model, precision=precision, mup_base_width=mup_base_width, compiled=not cpu and compiles()
+        )
     if cpu and is_fusable(model):
         return FusedForward(model, precision=precision, mup_base_width=mup_base_width)
     return ReferenceForward(model, precision=precision, mup_base_width=mup_base_width, compiled=not cpu and compiles())

@@ -9,6 +9,8 @@ wider models decay less.)
 - Hidden matrices: initial deviation as ever, rate 1/m.
 - The embedding enters times sqrt(d), and comes out as logits: rate m^(-1/2), with which both change as much at every width.
 - The decoder's last norm, which scales what the logits are made of: first value and rate m^(-1/2).
+- An encoder's embeddings are normalised after they are added up: all of its tables start alike and change at that rate too.
+  Its last norm before the tied output is the masked-LM head's; a classifier's rows are a hidden matrix's.
 - Biases and the other norms: unchanged. Heads keep their number of columns, so attention's scale does too.
 """
 
@@ -20,8 +22,8 @@ import torch
 
 from pipeline.models.parameters import learnt_parameters
 
-_LAST_NORM = "model.decoder.layer_norm."
-_EMBEDDING = "model.shared.weight"
+_LAST_NORMS = ("model.decoder.layer_norm.", "lm_head.layer_norm.")
+_EMBEDDINGS = ("model.shared.weight", "roberta_prelayernorm.embeddings.")
 
 
 def rate_factors(model: Any, *, base_width: int | None) -> dict[str, float]:
@@ -29,10 +31,11 @@ def rate_factors(model: Any, *, base_width: int | None) -> dict[str, float]:
     names = learnt_parameters(model)
     if base_width is None:
         return dict.fromkeys(names, 1.0)
-    ratio = model.config.d_model / base_width
+    ratio = model.config.hidden_size / base_width
     factors = {}
     for name, parameter in names.items():
-        if name == _EMBEDDING or name.startswith(_LAST_NORM):
+        table = name.startswith(_EMBEDDINGS) and parameter.ndim == 2
+        if table or name.startswith(_LAST_NORMS):
             factors[name] = ratio**-0.5
         else:
             factors[name] = 1 / ratio if parameter.ndim == 2 else 1.0
@@ -42,5 +45,6 @@ def rate_factors(model: Any, *, base_width: int | None) -> dict[str, float]:
 @torch.no_grad()
 def scale_initial(model: Any, *, base_width: int | None) -> None:
     """Give a freshly built model muP's initial values in place; nothing without a base width."""
-    if base_width is not None:
-        model.model.decoder.layer_norm.weight.mul_((model.config.d_model / base_width) ** -0.5)
+    for name, parameter in learnt_parameters(model).items() if base_width is not None else ():
+        if name.startswith(_LAST_NORMS) and name.endswith(".weight"):
+            parameter.mul_((model.config.hidden_size / base_width) ** -0.5)

@@ -12,6 +12,7 @@ import pandas as pd
 from pipeline.budget import Budget, Cost, Ledger
 from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.corpora.streams import open_stream
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.building import build
@@ -75,12 +76,13 @@ def pretrain(
     price = step_price(size, vocab_size=corpus.vocab_size, seconds_per_step=calibrated(entry))
 
     def stream() -> BatchStream:
-        return BatchStream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"])
+        return open_stream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"])
 
     budgets: dict[str, Budget] = {}
+    kept = entry.get("finetune_fraction", 0.0)  # for what comes after pretraining
     for match, text in entry["budgets"].items():
-        budgets[match] = Budget.parse(text)
-        budgets[f"{match}-early"] = budgets[match].scaled(1 - entry["recovery_fraction"])
+        budgets[match] = Budget.parse(text).scaled(1 - kept)
+        budgets[f"{match}-early"] = Budget.parse(text).scaled(1 - kept - entry["recovery_fraction"])
     branches = []
     for name, budget in budgets.items():
         steps = budget.steps_within(total_costs(stream(), price))

@@ -26,7 +26,7 @@ def step_price(size: SizeSpec, *, vocab_size: int, seconds_per_step: float, purp
 
     def price(batch: Batch, step: int) -> dict[str, Cost]:
         flops = train_flops(size, padded_positions(batch), vocab_size=vocab_size)
-        return {purpose: Cost(flops=flops, seconds=seconds_per_step, tokens=batch.target_tokens, steps=1)}
+        return {purpose: Cost(flops=flops, seconds=seconds_per_step, tokens=batch.trained_tokens, steps=1)}
 
     return price
 
@@ -41,7 +41,7 @@ def taught_price(own: Price, teacher: SizeSpec, *, vocab_size: int, seconds_per_
         if step >= until:
             return own(batch, step)
         flops = forward_flops(teacher, padded_positions(batch), vocab_size=vocab_size)
-        return own(batch, step) | {"teacher": Cost(flops=flops, seconds=seconds_per_step, tokens=batch.target_tokens)}
+        return own(batch, step) | {"teacher": Cost(flops=flops, seconds=seconds_per_step, tokens=batch.trained_tokens)}
 
     return price
 

@@ -27,3 +27,10 @@ def cooldown(step: int, *, warmup_steps: int, total_steps: int, decay_fraction: 
 def linear_to_zero(step: int, *, total_steps: int) -> float:
     """From 1 at the first step to almost 0 at the last: the recovery of a pruned model."""
     return 1 - step / max(1, total_steps)
+
+
+def warm_and_linear(step: int, *, warmup_steps: int, total_steps: int) -> float:
+    """Linear warm-up, then linearly down to almost 0 at the last step: finetuning (Liu et al. 2019, section 5.1)."""
+    if step < warmup_steps:
+        return (step + 1) / (warmup_steps + 1)
+    return (total_steps - step) / max(1, total_steps - warmup_steps)
