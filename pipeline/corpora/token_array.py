@@ -41,6 +41,13 @@ class TokenArray:
     def __len__(self) -> int:
         return len(self.lengths)
 
+    def take(self, indices: NDArray[np.int64]) -> TokenArray:
+        """Return these sentences, in this order, as an array of their own."""
+        lengths = self.lengths[indices]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        positions = np.repeat(self.offsets[indices] - offsets[:-1], lengths) + np.arange(offsets[-1])
+        return TokenArray(self.ids[positions], offsets)
+
     def __getitem__(self, index: int) -> NDArray[np.uint16]:
         """Return the ids (length,) of one sentence, as a view."""
         if not -len(self) <= index < len(self):
