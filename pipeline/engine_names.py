@@ -11,3 +11,6 @@ ENGINES = (
     "torch",
     "transformers",
 )
+
+CLASSIFIER_ENGINES = ("onnxruntime-float32", "onnxruntime-int8", "torch")
+"""Those that take a classifier: CTranslate2 has no such encoder, and transformers' generate writes text."""

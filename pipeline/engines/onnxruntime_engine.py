@@ -2,48 +2,36 @@
 
 from __future__ import annotations
 
-import contextlib
 import copy
-import logging
 import tempfile
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import torch
 
+from pipeline.engines.onnx_graphs import (
+    QUANTIZED,
+    cannot_open,
+    check_files,
+    check_weights,
+    quantize_graph,
+    quiet,
+    session_options,
+)
 from pipeline.engines.plain_weights import check_plain_weights
 from pipeline.engines.search import EngineRefusal
 from pipeline.engines.transformers_engine import Generate
-from pipeline.errors import StudyError, nearest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerFast
 
     from pipeline.models.seq2seq import Model
 
-WEIGHTS = ("float32", "int8")
 _ARCHITECTURES = ("m2m_100", "marian")
-_QUANTIZED = "ort_config.json"
-"""What optimum writes beside graphs that it quantized."""
 
 _GRAPHS = ("encoder_model", "decoder_model", "decoder_with_past_model")
 """Three graphs: the decoder's first step makes the keys and values that its next steps read."""
-_FILES = ("*.onnx", "config.json", _QUANTIZED)
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep what exporting says to itself (tracing, preprocessing, versions) off the user's terminal."""
-    before = logging.root.manager.disable
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(before)
+_FILES = ("*.onnx", "config.json", QUANTIZED)
 
 
 def _export_config(model: Model) -> Any:
@@ -86,21 +74,6 @@ def _export(model: Model, directory: Path, target: PreTrainedTokenizerFast) -> N
     config.save_pretrained(directory)
 
 
-def _quantize(source: Path, directory: Path) -> None:
-    """Write the int8 graphs of the fp32 ones in `source`: a grid a column, signed weights of 7 bits, unsigned inputs of 8.
-
-    Processors without VNNI saturate the sum of two products of 8 bits, in silence; of 7 and 8 bits they cannot. On 1000
-    sentences and two models it cost 0.1 BLEU against 8 bits, at the same speed.
-    """
-    from optimum.onnxruntime import ORTQuantizer
-    from optimum.onnxruntime.configuration import AutoQuantizationConfig
-
-    for name in _GRAPHS:
-        config = AutoQuantizationConfig.avx512(is_static=False, per_channel=True, reduce_range=True)
-        quantizer = ORTQuantizer.from_pretrained(source, file_name=f"{name}.onnx")
-        quantizer.quantize(save_dir=directory, quantization_config=config, file_suffix="")
-
-
 def convert(
     model: Model,
     tokenizer: PreTrainedTokenizerFast,
@@ -115,8 +88,7 @@ def convert(
     `target_tokenizer` is the decoder's where it has a vocabulary of its own. The model is left as it is. EngineRefusal on
     an architecture other than M2M100 and Marian, and where the model computes more than its weights say.
     """
-    if weights not in WEIGHTS:
-        raise StudyError(f"ONNX Runtime has no weights {weights!r} here{nearest(weights, WEIGHTS)}")
+    check_weights(weights)
     check_plain_weights(model, "ONNX Runtime")
     if model.config.model_type not in _ARCHITECTURES:
         raise EngineRefusal(
@@ -125,23 +97,14 @@ def convert(
         )
     directory, target = Path(directory), target_tokenizer or tokenizer
     directory.mkdir(parents=True, exist_ok=True)
-    with _quiet():
+    with quiet():
         if weights == "float32":
             _export(model, directory, target)
             return
         with tempfile.TemporaryDirectory(prefix="onnx-") as scratch:
             _export(model, Path(scratch), target)
-            _quantize(Path(scratch), directory)
-
-
-def _session_options(threads: int) -> Any:
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.inter_op_num_threads = threads, 1
-    options.log_severity_level = 3
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")  # others want the cores too
-    return options
+            for name in _GRAPHS:
+                quantize_graph(Path(scratch), directory, f"{name}.onnx")
 
 
 class OnnxRuntimeEngine(Generate):
@@ -177,27 +140,20 @@ class OnnxRuntimeEngine(Generate):
     def _start(self, directory: Path, *, threads: int) -> None:
         from optimum.onnxruntime import ORTModelForSeq2SeqLM
 
-        missing = [
-            name for name in ("config.json", *(f"{name}.onnx" for name in _GRAPHS)) if not (directory / name).is_file()
-        ]
-        if missing:
-            raise StudyError(f"{directory / missing[0]}: no such file; convert the model again")
-        with _quiet():
+        check_files(directory, ("config.json", *(f"{name}.onnx" for name in _GRAPHS)))
+        with quiet():
             try:
                 model = ORTModelForSeq2SeqLM.from_pretrained(
                     directory,
-                    session_options=_session_options(threads),
+                    session_options=session_options(threads),
                     use_cache=True,
                     use_merged=False,
                     use_io_binding=False,
                     local_files_only=True,
                 )
             except Exception as error:  # onnxruntime's own, which have no common class
-                reason = " ".join(str(error).split())[:160]
-                raise StudyError(
-                    f"{directory}: ONNX Runtime cannot open it ({reason}); convert the model again"
-                ) from error
+                raise cannot_open(directory, error) from error
         config = model.config
         super().__init__(model, bos=config.bos_token_id, pad=config.pad_token_id, eos=config.eos_token_id)
-        self.name = f"onnxruntime-{'int8' if (directory / _QUANTIZED).is_file() else 'float32'}"
+        self.name = f"onnxruntime-{'int8' if (directory / QUANTIZED).is_file() else 'float32'}"
         self.size_bytes = sum(path.stat().st_size for name in _FILES for path in directory.glob(name))

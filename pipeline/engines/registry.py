@@ -5,8 +5,9 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING
 
-from pipeline.engine_names import ENGINES
-from pipeline.engines.search import Engine
+from pipeline.engine_names import CLASSIFIER_ENGINES, ENGINES
+from pipeline.engines.classifier import Classifier
+from pipeline.engines.search import Engine, EngineRefusal
 from pipeline.errors import StudyError, nearest
 
 if TYPE_CHECKING:
@@ -30,6 +31,7 @@ def start_engine(
     the decoder's where it has a vocabulary of its own. StudyError on an unknown name; EngineRefusal where the engine
     cannot take the model, or this machine not the engine.
     """
+    _check_translates(name, model)
     if name.startswith("ctranslate2-") and name in ENGINES:
         from pipeline.engines.ctranslate2_engine import CTranslate2Engine
 
@@ -57,12 +59,42 @@ def start_engine(
     raise StudyError(f"no engine {name!r}{nearest(name, ENGINES)}")
 
 
+def _check_translates(name: str, model: Model) -> None:
+    """Raise EngineRefusal on an encoder, which no engine can translate with."""
+    from pipeline.models.architectures import is_encoder
+
+    if name in ENGINES and is_encoder(model.config):
+        raise EngineRefusal(
+            f"engine {name!r} translates, which an encoder cannot; it can classify where it was finetuned"
+        )
+
+
+def start_classifier(name: str, model: Model, *, threads: int = 1) -> Classifier:
+    """Make an engine run a classifier: `threads` work on one batch; torch takes its own number, the caller's to set.
+
+    StudyError on an unknown name; EngineRefusal where the engine cannot take the model.
+    """
+    if name not in ENGINES:
+        raise StudyError(f"no engine {name!r}{nearest(name, CLASSIFIER_ENGINES)}")
+    if name not in CLASSIFIER_ENGINES:
+        raise EngineRefusal(f"engine {name!r} runs no classifiers; use one of {', '.join(CLASSIFIER_ENGINES)}")
+    if name == "torch":
+        from pipeline.engines.torch_classifier import TorchClassifier
+
+        return TorchClassifier(model)
+    from pipeline.engines.onnxruntime_classifier import OnnxRuntimeClassifier
+
+    return OnnxRuntimeClassifier(model, weights=name.removeprefix("onnxruntime-"), threads=threads)
+
+
 def import_engines() -> None:
     """Import the code of every engine, which is otherwise imported when one is started."""
     for module in (
         "ctranslate2_conversion",
         "ctranslate2_engine",
+        "onnxruntime_classifier",
         "onnxruntime_engine",
+        "torch_classifier",
         "torch_engine",
         "transformers_engine",
     ):
