@@ -20,7 +20,7 @@ def main(
         Path | None, typer.Option(help="Where to write; artifacts/<study>/evaluate/<run> by default.")
     ] = None,
 ) -> None:
-    """Measure every model of one run: loss a token, bytes, inference FLOPs, and what it cost to make.
+    """Measure every model of one run: loss a token or class, accuracy of classes, bytes, inference FLOPs, and what it cost.
 
     Example: python -m stages.evaluate --run default-w64x2-s0
     """
@@ -34,12 +34,13 @@ def main(
     from pipeline.evaluation.measurement import measure
     from pipeline.expected import models_of_run, models_of_student
 
-    study = entry["study"]
+    study, task = entry["study"], entry.get("task", "translation")
+    resamples = entry["resamples"] if task == "classification" else None
     key = str(run_key or student)
     models = list(models_of_run(entry, key) if run_key else models_of_student(entry, key))
-    corpus = PreparedCorpus.open(artifacts(study, "corpus"))
+    corpus = PreparedCorpus.open_task(artifacts(study, "corpus"), task)
     final = out or artifacts(study, "evaluate", key)
-    print(measure(models, artifacts=artifacts(study), corpus=corpus, out=final))
+    print(measure(models, artifacts=artifacts(study), corpus=corpus, out=final, resamples=resamples))
 
 
 if __name__ == "__main__":

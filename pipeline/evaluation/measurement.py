@@ -13,11 +13,15 @@ import torch
 from pipeline.budget import Ledger
 from pipeline.compression.formats import load_model, size_bytes, stored_numbers, weights_file
 from pipeline.compression.sizes import compression_ratio, entropy_coded_bytes, parameter_shapes, size_bytes_theory
-from pipeline.corpora.prepared import PreparedCorpus, Split
+from pipeline.corpora.encoder_splits import LabelledSplit
+from pipeline.corpora.prepared import AnySplit, PreparedCorpus, Split
+from pipeline.evaluation.accuracy import score_classes
+from pipeline.evaluation.classification import class_logits, class_losses, predicted
 from pipeline.evaluation.losses import sentence_losses
 from pipeline.expected import Expected
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.flops import inference_flops_per_token, matrix_weights, parameters_by_group, parameters_total
+from pipeline.models.architectures import class_of
 from pipeline.models.building import config_of
 from pipeline.models.checkpoint import read_run
 from pipeline.progress import progress
@@ -35,8 +39,11 @@ ENCODING = (
 """What run.json and the row say about how the weights are written, beside their size."""
 
 
-def mean_lengths(split: Split) -> tuple[float, float]:
-    """Return the mean source and target tokens of a split's sentences, </s> counted."""
+def mean_lengths(split: AnySplit) -> tuple[float, float]:
+    """Return the mean source and target tokens of a split's sentences, special tokens counted; an encoder has a source alone."""
+    if not isinstance(split, Split):
+        length = float(split.padded_lengths.mean())
+        return length, length
     return float(split.source.lengths.mean()) + 1, float(split.target.lengths.mean()) + 1
 
 
@@ -64,10 +71,9 @@ def _cost_columns(run: dict[str, Any], params_non_embedding: int) -> dict[str, A
 
 def _dense_shapes(size: SizeSpec, vocab_size: int) -> dict[str, tuple[int, ...]]:
     """Return the shapes of a size's parameters without allocating any."""
-    from transformers.models.m2m_100 import M2M100ForConditionalGeneration
-
+    config = config_of(size, vocab_size=vocab_size)
     with torch.device("meta"):
-        return parameter_shapes(M2M100ForConditionalGeneration(config_of(size, vocab_size=vocab_size)))
+        return parameter_shapes(class_of(config)(config))
 
 
 def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> tuple[dict[str, Any], Any]:
@@ -118,11 +124,32 @@ def _row(run: dict[str, Any], directory: Path, lengths: tuple[float, float]) -> 
     return row, model
 
 
-def measure(models: Iterable[Expected], *, artifacts: Path, corpus: PreparedCorpus, out: Path) -> str:
+def _measured(model: Any, split: AnySplit, *, resamples: int | None) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what a model's answers to a split are worth: columns of its row, arrays of its sentences.
+
+    With `resamples` labelled sentences are scored too.
+    """
+    if not isinstance(split, LabelledSplit):
+        nll, tokens = sentence_losses(model, split)
+        return {"loss": float(nll.sum() / tokens.sum())}, {"nll": nll, "tokens": tokens}
+    logits = class_logits(model, split)
+    nll = class_losses(logits, split.labels)
+    columns: dict[str, Any] = {"loss": float(nll.mean())}
+    arrays: dict[str, Any] = {"nll": nll, "tokens": np.ones(len(split), dtype=np.int64)}
+    if resamples is not None:
+        arrays["correct"] = predicted(logits) == split.labels
+        columns |= score_classes(arrays["correct"], split.components(), resamples=resamples)
+    return columns, arrays
+
+
+def measure(
+    models: Iterable[Expected], *, artifacts: Path, corpus: PreparedCorpus, out: Path, resamples: int | None = None
+) -> str:
     """Write `out`: rows.json and sentences.npz for models under a study's `artifacts`; return a one-line summary.
 
     A model whose directory is absent gets a row of its run_id, method and status (``diverged``, ``failed``), and nothing
-    measured. sentences.npz holds ``<run_id>/valid_nll``, ``/valid_tokens``, ``/test_nll``, ``/test_tokens``.
+    measured. sentences.npz holds ``<run_id>/valid_nll``, ``/valid_tokens``, ``/test_nll``, ``/test_tokens``. Classifiers
+    have their accuracy on the test set too, with an interval of `resamples`, and ``/test_correct``.
     """
     splits = {name: corpus.split(name) for name in ("valid", "test")}
     lengths = mean_lengths(splits["test"])
@@ -135,11 +162,13 @@ def measure(models: Iterable[Expected], *, artifacts: Path, corpus: PreparedCorp
             continue
         row, model = _row(read_run(directory), directory, lengths)
         for name, split in splits.items():
-            nll, tokens = sentence_losses(model, split)
-            row[f"{name}_loss"] = float(nll.sum() / tokens.sum())
-            arrays[f"{run_id}/{name}_nll"], arrays[f"{run_id}/{name}_tokens"] = nll, tokens
+            columns, found = _measured(model, split, resamples=resamples if name == "test" else None)
+            row[f"{name}_loss"] = columns.pop("loss")
+            row |= columns
+            arrays |= {f"{run_id}/{name}_{kind}": array for kind, array in found.items()}
         if not np.isfinite([row["valid_loss"], row["test_loss"]]).all():
             row |= {"status": "diverged", "valid_loss": None, "test_loss": None}
+            row |= {name: None for name in ("quality", "quality_low", "quality_high") if name in row}
         rows.append(row)
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)

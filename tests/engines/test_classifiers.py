@@ -12,9 +12,7 @@ import onnx
 import pytest
 import torch
 
-from pipeline.budget import Ledger
 from pipeline.compression.activation_rounding import range_of, round_inputs
-from pipeline.compression.candidate import Candidate
 from pipeline.compression.formats import load_model, save_compressed
 from pipeline.compression.methods.uniform import apply as uniform
 from pipeline.compression.quanto_files import freeze, linear_layers, plain_model, quantize_layers
@@ -28,7 +26,7 @@ from pipeline.models.parameters import stored_parameters
 from pipeline.models.pruned import reshaped, shape_of
 from pipeline.recipes import Uniform
 from tests.candidates import NO_BENCH
-from tests.classifiers import VOCABULARY, centre, encoder, encoder_size
+from tests.classifiers import VOCABULARY, candidate_of_classifier, centre, encoder, encoder_size
 
 ON_GRAPHS = tuple(name for name in CLASSIFIER_ENGINES if name.startswith("onnxruntime-"))
 LAYER = "roberta_prelayernorm.encoder.layer.0.intermediate.dense"
@@ -53,20 +51,17 @@ def cut(**fields: Any) -> Callable[[Path], Any]:
 
 
 def packed(folder: Path) -> Any:
-    model = dense(folder)
-    size = shape_of(model.config)
-    candidate = Candidate(model=model, size=size, trained_size=size, ledger=Ledger(), run={})
+    candidate = candidate_of_classifier(dense(folder))
     uniform(candidate, Uniform(method="uniform", bits=4), NO_BENCH)
     save_compressed(candidate, folder)
     return load_model(folder)
 
 
 def quanto(folder: Path) -> Any:
-    model = dense(folder)
-    size = shape_of(model.config)
-    quantize_layers(model, linear_layers(model), 8)
-    freeze(model)
-    candidate = Candidate(model=model, size=size, trained_size=size, ledger=Ledger(), run={}, quanto_bits=8)
+    candidate = candidate_of_classifier(dense(folder))
+    quantize_layers(candidate.model, linear_layers(candidate.model), 8)
+    freeze(candidate.model)
+    candidate.quanto_bits = 8
     save_compressed(candidate, folder)
     return load_model(folder)
 
