@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Literal
 
 from pydantic import Field, model_validator
@@ -31,7 +32,7 @@ class TextSpec(Section):
     where: dict[str, str | int] | None = None  # rows whose columns have these values alone: {source: imdb}
     html: bool = False  # whether tags such as <br /> become spaces, and entities such as &amp; what they stand for
     document_start: str | None = None  # a regular expression: a line, or a data set's row, that it matches begins a
-    # document, and blank lines do not; for WikiText: "^ ?= [^=].* = ?$"
+    # document, and blank lines do not; for WikiText: "^ ?= [^=]+ = ?$"
     valid_documents: int = Field(gt=0)
     test_documents: int = Field(gt=0)
     max_documents: int | None = Field(default=None, gt=0)  # a random subset of all, those held out included
@@ -45,6 +46,10 @@ class TextSpec(Section):
             raise ValueError("column is for tables; text files have none: leave it out")
         if self.where is not None and self.kind != "datasets" and self.column is None:
             raise ValueError("where chooses rows of a table: name the table's text column in `column`, or leave it out")
+        try:
+            re.compile(self.document_start or "")
+        except re.error as error:
+            raise ValueError(f"document_start is not a regular expression ({error}); mend it") from None
         return self
 
 

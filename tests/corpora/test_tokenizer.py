@@ -1,4 +1,4 @@
-"""The tokenizer: exact both ways on any text, the same after saving, four special tokens in their places."""
+"""The tokenizers: exact both ways on any text, the same after saving, special tokens in their places."""
 
 from __future__ import annotations
 
@@ -11,7 +11,15 @@ from hypothesis import strategies as st
 
 from pipeline.corpora.cleaning import normalise
 from pipeline.corpora.prepared import PreparedCorpus
-from pipeline.corpora.tokenizer import SPECIAL_TOKENS, UNK_ID, encode, load_tokenizer, train_tokenizer
+from pipeline.corpora.tokenizer import (
+    ENCODER_SPECIAL_TOKENS,
+    SPECIAL_TOKENS,
+    UNK_ID,
+    encode,
+    load_tokenizer,
+    train_encoder_tokenizer,
+    train_tokenizer,
+)
 from pipeline.errors import StudyError
 
 LINES = ["The house is l'homme.", "J'ai vu la maison, n'est-ce pas ?", "Don't see 1999 houses!", ""] * 20
@@ -46,6 +54,37 @@ def test_a_first_word_has_the_token_that_it_has_elsewhere(tokenizer: object) -> 
     assert first.tolist() == second.tolist()
 
 
+@pytest.fixture(scope="module")
+def encoder_tokenizer(tmp_path_factory: pytest.TempPathFactory) -> object:
+    path = tmp_path_factory.mktemp("encoder-tokenizer")
+    train_encoder_tokenizer(LINES, vocab_size=290).save_pretrained(str(path))
+    return load_tokenizer(path)
+
+
+def test_an_encoders_special_tokens(encoder_tokenizer: object) -> None:
+    assert encoder_tokenizer.convert_ids_to_tokens(range(5)) == list(ENCODER_SPECIAL_TOKENS)
+    assert (encoder_tokenizer.mask_token_id, encoder_tokenizer.pad_token_id, len(encoder_tokenizer)) == (4, 1, 290)
+    assert (encoder_tokenizer.cls_token_id, encoder_tokenizer.sep_token_id) == (0, 2)
+    one, other = (encoder_tokenizer(line, add_special_tokens=False)["input_ids"] for line in LINES[:2])
+    assert encoder_tokenizer(LINES[0])["input_ids"] == [0, *one, 2]
+    assert encoder_tokenizer(LINES[0], LINES[1])["input_ids"] == [0, *one, 2, 2, *other, 2]
+
+
+def test_a_mask_stands_where_a_word_stood(encoder_tokenizer: object) -> None:
+    word = encoder_tokenizer("house", add_special_tokens=False)["input_ids"]
+    assert len(word) == 1
+    whole, masked = (encoder_tokenizer(f"the {text} is.")["input_ids"] for text in ("house", "<mask>"))
+    assert masked == [4 if i == word[0] else i for i in whole]
+
+
+def test_names_of_special_tokens_can_be_text(encoder_tokenizer: object) -> None:
+    text = "a <mask> and a </s> in HTML"
+    ids, _ = encode(encoder_tokenizer, [text], literally=True)
+    assert ids.min() > 4
+    assert encoder_tokenizer.decode(ids) == text
+    assert 4 in encode(encoder_tokenizer, [text])[0], "only where it is asked for"
+
+
 @given(st.text(max_size=60))
 def test_any_text_comes_back(tokenizer: object, text: str) -> None:
     text = normalise(text)
@@ -68,6 +107,8 @@ def test_too_little_text_names_the_size_that_fits() -> None:
 def test_impossible_vocabulary(vocab_size: int) -> None:
     with pytest.raises(StudyError, match=rf"corpus\.vocab_size is {vocab_size}; choose 261"):
         train_tokenizer(LINES, vocab_size=vocab_size)
+    with pytest.raises(StudyError, match=rf"corpus\.vocab_size is {vocab_size}; choose 262"):
+        train_encoder_tokenizer(LINES, vocab_size=vocab_size)
 
 
 def test_damaged_tokenizer(tmp_path: Path, corpus: PreparedCorpus) -> None:

@@ -11,6 +11,8 @@ import pytest
 import yaml
 
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.errors import StudyError
+from stages.prepare import main
 
 ROOT = Path(__file__).parents[2]
 
@@ -23,6 +25,15 @@ def run(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         capture_output=True,
         text=True,
     )
+
+
+def write_params_of(folder: Path) -> None:
+    program = (
+        "from pathlib import Path; from pipeline.params import combined, write_params; "
+        "write_params(combined([Path('configs/mini.yaml')]))"
+    )
+    environment = os.environ | {"PYTHONPATH": str(ROOT)}
+    subprocess.run([sys.executable, "-c", program], cwd=folder, env=environment, check=True)
 
 
 @pytest.fixture
@@ -47,12 +58,7 @@ def project(tmp_path: Path) -> Path:
     (tmp_path / "pairs.tsv").write_text("en\tfr\n" + "".join(rows), encoding="utf-8")
     (tmp_path / "configs").mkdir()
     (tmp_path / "configs" / "mini.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
-    program = (
-        "from pathlib import Path; from pipeline.params import combined, write_params; "
-        "write_params(combined([Path('configs/mini.yaml')]))"
-    )
-    environment = os.environ | {"PYTHONPATH": str(ROOT)}
-    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, env=environment, check=True)
+    write_params_of(tmp_path)
     return tmp_path
 
 
@@ -89,6 +95,99 @@ def test_a_fault_is_one_line(project: Path, arguments: list[str], message: str) 
     assert done.stderr.startswith("error: ")
     assert message in done.stderr
     assert not (project / "o").exists()
+
+
+ENCODER_CORPUS = {
+    "kind": "text",
+    "text": {"kind": "files", "paths": ["reviews.txt"], "valid_documents": 5, "test_documents": 6},
+    "sentences": {"kind": "csv", "path": "sentences.csv", "classes": 2, "valid_sentences": 20, "test_sentences": 30},
+    "license": "CC0",
+    "credit": "nobody",
+    "vocab_size": 280,
+    "sequence_tokens": 16,
+    "max_tokens": 16,
+}
+
+
+@pytest.fixture
+def encoder_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the test stands in, with 60 documents, 200 labelled sentences, and the settings of their corpus."""
+    rows = [f"Room {i} has {i % 7} windows.\n\n" for i in range(60)]
+    (tmp_path / "reviews.txt").write_text("".join(rows), encoding="utf-8")
+    rows = [f"Seat {i} is {('bad', 'good')[i % 2]}.,{i % 2}\n" for i in range(200)]
+    (tmp_path / "sentences.csv").write_text("text,label\n" + "".join(rows), encoding="utf-8")
+    (tmp_path / "corpus.yaml").write_text(yaml.safe_dump(ENCODER_CORPUS), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def encoder_project(project: Path, encoder_data: Path) -> Path:
+    """The same folder with a study over that corpus."""
+    study = yaml.safe_load((project / "configs" / "mini.yaml").read_text(encoding="utf-8"))
+    study = {name: study[name] for name in ("name", "budgets", "training")} | {
+        "task": "masked_lm",
+        "corpus": ENCODER_CORPUS,
+        "sizes": [{"d_model": 64, "num_layers": 1, "seeds": 1}],
+        "finetune": {"batch_tokens": 256, "learning_rate": {"tuned": {64: 1e-3}}},
+        "recipes": {"rtn": {"recipes": {"q8": [{"method": "uniform", "bits": 8}]}}},
+    }
+    (project / "configs" / "mini.yaml").write_text(yaml.safe_dump(study), encoding="utf-8")
+    write_params_of(project)
+    return project
+
+
+def test_text_and_labelled_sentences(encoder_project: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    done = run(encoder_project, "--study", "mini")
+    assert done.returncode == 0, done.stderr
+    assert done.stderr == ""
+    (line,) = done.stdout.splitlines()
+    assert line.startswith("artifacts/mini/corpus: blocks train ")
+    assert line.endswith(
+        " from 60 of 60 documents; sentences train 150, valid 20, test 30 from 200 of 200 rows; vocabulary 280"
+    )
+    prepared = PreparedCorpus.open_task(encoder_project / "artifacts" / "mini" / "corpus", "masked_lm")
+    assert len(prepared.split("train")) == prepared.card["splits"]["train"]["entries"]
+    for source in ({"study": "mini"}, {"file": Path("corpus.yaml")}):
+        main(**source, settings=["text.max_documents=40", "sentences.test_sentences=50"], out=Path("other"))
+        assert "sentences train 130, valid 20, test 50 from 200 of 200 rows" in capsys.readouterr().out
+    text = PreparedCorpus.open(encoder_project / "other" / "text").card["splits"]
+    assert sum(split["documents"] for split in text.values()) == 40
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["text.documents=3"], "did you mean 'text."),
+        (["text.paths=[review.txt]"], "did you mean 'reviews.txt'"),
+        (["sentences.classes=3"], "corpus.sentences.classes is 3"),
+        (["sentences.classes=1"], "corpus.sentences.classes: "),
+        (["text.kind=package"], "corpus.text: text of kind 'package' also needs package"),
+        (["sequence_tokens=4"], "corpus.sequence_tokens"),
+    ],
+)
+def test_a_fault_of_text_or_sentences_is_one_line(encoder_data: Path, arguments: list[str], message: str) -> None:
+    with pytest.raises(StudyError, match=message) as caught:
+        main(file=Path("corpus.yaml"), settings=arguments, out=Path("o"))
+    assert "\n" not in str(caught.value)
+    assert not (encoder_data / "o").exists()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (
+            {"text": {**ENCODER_CORPUS["text"], "pats": []}},
+            "corpus.yaml: unknown key 'text.pats'; did you mean 'paths'",
+        ),
+        ({"text": {"kind": "files", "paths": ["reviews.txt"]}}, "corpus.yaml: text.valid_documents is missing"),
+        ({"text": "reviews.txt"}, "corpus.yaml: text is a mapping of settings, not 'reviews.txt'"),
+    ],
+)
+def test_settings_that_are_no_corpus(encoder_data: Path, change: dict[str, object], message: str) -> None:
+    (encoder_data / "corpus.yaml").write_text(yaml.safe_dump(ENCODER_CORPUS | change), encoding="utf-8")
+    with pytest.raises(StudyError, match=message):
+        main(file=Path("corpus.yaml"), out=Path("o"))
 
 
 def test_help_has_an_example(tmp_path: Path) -> None:
