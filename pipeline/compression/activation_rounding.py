@@ -14,8 +14,8 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.compression.candidate import ActivationRange
-from pipeline.compression.layer_inputs import OUTPUT
 from pipeline.errors import StudyError
+from pipeline.models.parts import parts_of
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
@@ -52,9 +52,10 @@ def round_tensor(inputs: Tensor, limits: ActivationRange) -> Tensor:
 def round_inputs(model: Model, ranges: Mapping[str, ActivationRange]) -> None:
     """Make the linear layers of these names round their inputs from now on; the weights are left as they are.
 
-    The output projection's input is rounded where it is made, by the decoder's last norm: losses are computed from
-    there without a call of the projection. Names that are no linear layers of the model are a StudyError.
+    A translation model's output projection's input is rounded where it is made, by the decoder's last norm: losses are
+    computed from there without a call of the projection. Names that are no linear layers of the model are a StudyError.
     """
+    output = parts_of(model).output
     for layer, limits in ranges.items():
         try:
             module = model.get_submodule(layer)
@@ -64,7 +65,7 @@ def round_inputs(model: Model, ranges: Mapping[str, ActivationRange]) -> None:
             raise StudyError(
                 f"a range of activations is for {layer}, which is no linear layer of the model; make the model again"
             )
-        if layer == OUTPUT:
+        if layer == output:
             model.get_submodule(_outputs_input(model)).register_forward_hook(_RoundOutput(limits))
         else:
             module.register_forward_pre_hook(_RoundInput(limits))

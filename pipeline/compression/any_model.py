@@ -1,4 +1,4 @@
-"""One recipe applied to a trained model that belongs to no study: an imported one, or anybody's of these architectures.
+"""One recipe applied to a trained translation model that belongs to no study: an imported one, or anybody's.
 
 It is made in the workshop of a study's families. What a study says once for all its runs is said here by the caller, with
 defaults. Nobody has timed such a model's steps: its ledger counts FLOPs, tokens and steps, and no seconds, and a budget
@@ -25,7 +25,7 @@ from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.corpora.tokenizers_of import source_and_target
 from pipeline.errors import StudyError, nearest
 from pipeline.files import atomic_path, read_json, write_json
-from pipeline.models.architectures import kind_of_config
+from pipeline.models.architectures import ENCODER, kind_of_config
 from pipeline.models.checkpoint import NOT_STATED, load_dense, read_run
 from pipeline.models.pruned import difference_of_sides, shape_of
 from pipeline.recipes import Family, kind_of, method_of, trains
@@ -112,7 +112,7 @@ def check_corpus(directory: Path, config: Any, corpus: PreparedCorpus) -> None:
         )
     if corpus.vocab_size > config.vocab_size:
         raise StudyError(f"{corpus.path}: {corpus.vocab_size} tokens, but the model has {config.vocab_size}; {remedy}")
-    splits = [corpus.split(name) for name in ("train", "valid")]
+    splits = [corpus.pairs(name) for name in ("train", "valid")]
     longest = max(int(side.lengths.max(initial=0)) for split in splits for side in (split.source, split.target))
     if longest + 1 > config.max_position_embeddings:
         raise StudyError(
@@ -166,13 +166,16 @@ def describe(directory: Path) -> dict[str, Any]:
 def entry_of(directory: Path, recipe: Recipe, *, budget: str | None, settings: Mapping[str, Any]) -> dict[str, Any]:
     """Return what a params.yaml entry would say: shape, budget and settings, those of `settings` before the model's own.
 
-    StudyError on a budget in seconds, one without a step that trains or the other way round.
+    StudyError on an encoder, on a budget in seconds, one without a step that trains or the other way round.
     """
     from types import SimpleNamespace
 
     path, run = directory / "config.json", describe(directory)
     config = read_json(path)
-    kind_of_config(config, path)
+    if kind_of_config(config, path) == ENCODER:
+        raise StudyError(
+            f"{directory}: an encoder; single models are translation models, a study compresses classifiers"
+        )
     size = shape_of(SimpleNamespace(**config))
     own = {name: value for name, value in (run.get("entry") or {}).items() if name in Settings.model_fields}
     try:

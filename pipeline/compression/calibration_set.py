@@ -1,8 +1,9 @@
-"""The calibration set: some training pairs that a method looks at without training on them, and what looking costs.
+"""The calibration set: some training sentences that a method looks at without training on them, and what looking costs.
 
-A pass gives the pairs to the model, their targets as the decoder's input (teacher forcing), and computes no logits:
-the last linear layer's input is what is wanted, not its output. A pass is priced like a step of training, so that the
-same inputs cost the same on every run: its exact FLOPs, and the seconds that training takes for as many.
+A pass gives sentences to the model, of pairs the targets as the decoder's input (teacher forcing), and scores nothing:
+the last linear layer's input is what is wanted, not its output. The head of a classifier, which reads one position a
+sentence, is not counted. A pass is priced like a step of training, so that the same inputs cost the same on every run:
+its exact FLOPs, and the seconds that training takes for as many.
 """
 
 from __future__ import annotations
@@ -15,7 +16,9 @@ import numpy as np
 
 from pipeline.budget import Cost
 from pipeline.compression.candidate import Bench, Candidate
-from pipeline.corpora.batches import Batch, BatchStream, collate, plan_batches
+from pipeline.corpora.batches import Batch, Ints, plan_batches, plan_lengths
+from pipeline.corpora.prepared import AnySplit, Split
+from pipeline.corpora.streams import collate, open_stream
 from pipeline.errors import StudyError
 from pipeline.flops import forward_flops, train_flops
 from pipeline.training.pricing import padded_positions
@@ -25,9 +28,9 @@ _MEAN_STEPS = 64  # so many of training's first batches say what a mean step com
 
 
 def calibration_batches(bench: Bench, sentences: int) -> list[Batch]:
-    """Return the first `sentences` pairs of an order of the training split, which the run's seed sets, as padded batches.
+    """Return the first `sentences` entries of an order of the training split, which the run's seed sets, as padded batches.
 
-    All pairs where the split has fewer. StudyError on an empty split, and on a sentence longer than `batch_tokens`.
+    All entries where the split has fewer. StudyError on an empty split, and on a sentence longer than `batch_tokens`.
     """
     split = bench.corpus.split("train")
     if sentences < 1 or not len(split):
@@ -37,13 +40,15 @@ def calibration_batches(bench: Bench, sentences: int) -> list[Batch]:
         )
     rng = np.random.default_rng([bench.entry["seed"], 0, _ORDER])
     chosen = rng.permutation(len(split))[:sentences]
-    plan = plan_batches(
-        split.source.lengths[chosen],
-        split.target.lengths[chosen],
-        batch_tokens=bench.entry["batch_tokens"],
-        rng=rng,
-    )
+    plan = _plan(split, chosen, batch_tokens=bench.entry["batch_tokens"], rng=rng)
     return [collate(split, chosen[rows]) for rows in plan]
+
+
+def _plan(split: AnySplit, chosen: Ints, *, batch_tokens: int, rng: np.random.Generator) -> list[Ints]:
+    if isinstance(split, Split):
+        sides = (side.lengths[chosen] for side in (split.source, split.target))
+        return plan_batches(*sides, batch_tokens=batch_tokens, rng=rng)
+    return plan_lengths(split.padded_lengths[chosen], batch_tokens=batch_tokens, rng=rng)
 
 
 def seconds_per_flop(candidate: Candidate, bench: Bench) -> float:
@@ -63,7 +68,7 @@ def seconds_per_flop(candidate: Candidate, bench: Bench) -> float:
             f"size {size.key} of study {study} is not calibrated; run `python -m stages.calibrate --study {study}`, "
             "then `tlc plan --write`"
         )
-    stream = BatchStream(
+    stream = open_stream(
         bench.corpus.split("train"), batch_tokens=bench.entry["batch_tokens"], seed=bench.entry["seed"]
     )
     flops = [
@@ -76,14 +81,13 @@ def seconds_per_flop(candidate: Candidate, bench: Bench) -> float:
 def charge_passes(candidate: Candidate, bench: Bench, batches: Sequence[Batch], *, passes: int = 1) -> None:
     """Charge the candidate's ledger, as `calibrate`, for giving the batches to the model `passes` times.
 
-    FLOPs of a forward pass over padded positions, without logits; seconds at the rate of `seconds_per_flop`.
+    FLOPs of a forward pass over padded positions, nothing scored; seconds at the rate of `seconds_per_flop`.
     """
-    # Nothing is scored: no logits.
     flops = passes * sum(
         forward_flops(candidate.size, replace(padded_positions(batch), scored=0), vocab_size=bench.corpus.vocab_size)
         for batch in batches
     )
-    tokens = passes * sum(batch.target_tokens for batch in batches)
+    tokens = passes * sum(batch.trained_tokens for batch in batches)
     candidate.ledger.charge(
         "calibrate", Cost(flops=flops, seconds=flops * seconds_per_flop(candidate, bench), tokens=tokens)
     )

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
+from pipeline.models.architectures import is_encoder
 from pipeline.models.parameters import stored_parameters
 
 if TYPE_CHECKING:
@@ -31,10 +32,9 @@ def without_channels(model: Model, roots: Sequence[str], *, kept: int, block: in
 
     pruned = copy.deepcopy(model).cpu().eval().requires_grad_(True)
     ids = torch.full((1, 3), pruned.config.eos_token_id)
+    target = {} if is_encoder(model.config) else {"decoder_input_ids": ids, "use_cache": False}
     graph = torch_pruning.DependencyGraph().build_dependency(
-        pruned,
-        example_inputs={"input_ids": ids, "decoder_input_ids": ids, "use_cache": False},
-        output_transform=lambda output: output.logits,
+        pruned, example_inputs={"input_ids": ids} | target, output_transform=lambda output: output.logits
     )
     magnitude = torch_pruning.importance.GroupMagnitudeImportance(p=2, group_reduction="sum", normalizer=None)
     remove = torch_pruning.prune_linear_out_channels

@@ -1,7 +1,8 @@
 """What goes into every linear layer of a model on a calibration set, summed up: norms, second moments, ranges.
 
-Padding is left out. The output projection is a linear layer like the others; its weight is the embedding's, so that
-what is kept by weight stands for it under `model.shared.weight`.
+Padding is left out. A translation model's output projection is a linear layer like the others; its weight is the
+embedding's, so that what is kept by weight stands for it under `model.shared.weight`. A classifier's head reads one
+position a sentence.
 """
 
 from __future__ import annotations
@@ -13,12 +14,11 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.corpora.batches import IGNORED, Batch
+from pipeline.models.architectures import is_encoder
+from pipeline.models.parts import parts_of
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
-
-OUTPUT = "lm_head"
-"""The output projection's name among the modules."""
 
 
 def weights_of_layers(model: nn.Module) -> dict[str, str]:
@@ -27,41 +27,42 @@ def weights_of_layers(model: nn.Module) -> dict[str, str]:
     return {name: names[id(module.weight)] for name, module in model.named_modules() if isinstance(module, nn.Linear)}
 
 
-def reads_source(layer: str) -> bool:
-    """Tell whether a layer's rows are source positions: the encoder's, and the keys and values of cross-attention."""
-    return ".encoder.layers." in layer or layer.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj"))
-
-
 @torch.no_grad()
 def observe_inputs(
     model: Model, batches: Iterable[Batch], observe: Callable[[str, Tensor], None], *, within: str = ""
 ) -> None:
     """Run the model on batches and call `observe(layer, inputs)` with each linear layer's inputs (N, C), without padding.
 
-    `within`: only layers whose names begin with it. Without dropout, in fp32, and without logits; the model's training
-    mode is left as it was.
+    `within`: only layers whose names begin with it. Without dropout, in fp32, and without logits over the vocabulary; the
+    model's training mode is left as it was.
     """
-    real: dict[bool, Tensor] = {}  # (B, S) source positions and (B, T) target positions of the present batch
+    parts = parts_of(model)
+    real: dict[bool, Tensor] = {}  # (B, S) source positions and (B, T) labels of the present batch
 
     def hook(layer: str) -> Callable[[nn.Module, tuple[Tensor, ...]], None]:
-        source = reads_source(layer)
-        return lambda module, inputs: observe(layer, inputs[0][real[source]])
+        source = parts.reads_source(layer)
+
+        def look(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            rows = real[source]
+            observe(layer, inputs[0].view(*rows.shape, -1)[rows])
+
+        return look
 
     layers = [layer for layer in weights_of_layers(model) if layer.startswith(within)]
-    handles = [model.get_submodule(layer).register_forward_pre_hook(hook(layer)) for layer in layers if layer != OUTPUT]
+    hooked = [layer for layer in layers if layer != parts.output]
+    handles = [model.get_submodule(layer).register_forward_pre_hook(hook(layer)) for layer in hooked]
     training = model.training
     model.eval()
     try:
         for batch in (batch.to(model.device) for batch in batches):
             real[True], real[False] = batch.source_mask.bool(), batch.labels != IGNORED
-            hidden = model.model(
-                input_ids=batch.source,
-                attention_mask=batch.source_mask,
-                decoder_input_ids=batch.decoder_input,
-                use_cache=False,
-            )[0]
-            if OUTPUT in layers:
-                observe(OUTPUT, hidden[real[False]])
+            source = {"input_ids": batch.source, "attention_mask": batch.source_mask}
+            if is_encoder(model.config):
+                model(**source)
+                continue
+            hidden = model.model(**source, decoder_input_ids=batch.decoder_input, use_cache=False)[0]
+            if parts.output in layers:
+                observe(parts.output, hidden[real[False]])
     finally:
         model.train(training)
         for handle in handles:

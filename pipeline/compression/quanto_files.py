@@ -22,12 +22,12 @@ from torch import Tensor, nn
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.parameters import ALWAYS_ZERO, stored_parameters
+from pipeline.models.parts import parts_of
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
 MAP = "quanto.json"
-OUTPUT = "lm_head"  # as a rule tied to the embedding, which optimum-quanto would untie
 
 _UNIT_SCALES = (".input_scale", ".output_scale")
 
@@ -51,9 +51,13 @@ def _quanto() -> Any:
     return optimum.quanto
 
 
-def linear_layers(model: nn.Module) -> list[str]:
-    """Return the names of the linear layers, without the output projection, which is the embedding or like it."""
-    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != OUTPUT]
+def linear_layers(model: Model) -> list[str]:
+    """Return the names of the linear layers, without the projection on the vocabulary.
+
+    That is as a rule the embedding, which optimum-quanto would untie.
+    """
+    output = parts_of(model).output
+    return [name for name, module in model.named_modules() if isinstance(module, nn.Linear) and name != output]
 
 
 def quantize_layers(model: Model, layers: Iterable[str], bits: int) -> None:

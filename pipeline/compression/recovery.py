@@ -14,6 +14,7 @@ from pipeline.calibration import word_key
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.pruning import apply_masks, sparsity_schedule
 from pipeline.corpora.batches import BatchStream
+from pipeline.corpora.streams import open_stream
 from pipeline.distillation.losses import WordDistillation
 from pipeline.errors import StudyError
 from pipeline.models.building import set_dropout
@@ -100,7 +101,7 @@ def recover(
     seed = entry["seed"] + _SEED_OFFSET + candidate.steps
 
     def stream() -> BatchStream:
-        return BatchStream(bench.corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=seed)
+        return open_stream(bench.corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=seed)
 
     price = _price(candidate, bench, kind, masked=masked)
     budget = Budget(amount=end, resource=bench.budget.resource)

@@ -1,14 +1,19 @@
-"""Small real models: tied embeddings, every parameter random, an all-zero padding row."""
+"""Small real models: tied embeddings, every parameter random, an all-zero padding row; and a finetuned classifier."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Callable
 from functools import cache
+from pathlib import Path
 
 import pytest
 import torch
 from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+
+from pipeline.corpora.prepared import PreparedCorpus
+from tests.classifiers import prepared_corpus
+from tests.compression.finetuned import finetuned
 
 SHAPES = {"wide": (32, 1, 2, 128, 150), "deep": (16, 2, 1, 40, 61)}  # d_model, layers, heads, ffn_dim, vocabulary
 
@@ -60,3 +65,21 @@ def build_model() -> BuildModel:
 def model(request: pytest.FixtureRequest) -> M2M100ForConditionalGeneration:
     """A fresh model of each shape in turn."""
     return _build(request.param)
+
+
+@pytest.fixture(scope="session")
+def encoder_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus for encoders, prepared."""
+    return prepared_corpus(tmp_path_factory.mktemp("encoders"))
+
+
+@pytest.fixture(scope="session")
+def sentences(encoder_corpus: Path) -> PreparedCorpus:
+    """Its labelled sentences."""
+    return PreparedCorpus.open_task(encoder_corpus, "classification")
+
+
+@pytest.fixture(scope="session")
+def finetuned_run(encoder_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of these sentences, pretrained on the text beside them: the folder of its branches."""
+    return finetuned(encoder_corpus, tmp_path_factory.mktemp("finetuned"))

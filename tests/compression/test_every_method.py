@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import re
+import subprocess
 import sys
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from transformers import AutoModelForSeq2SeqLM
+import torch
 
 from pipeline.budget import Ledger
 from pipeline.compression import families
@@ -20,8 +24,10 @@ from pipeline.compression.sizes import entropy_coded_bytes, parameter_shapes, si
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.evaluation.losses import validation_loss
 from pipeline.files import write_json
-from pipeline.models.checkpoint import load_dense, read_run
+from pipeline.models.checkpoint import AUTO_CLASSES, load_dense, read_run
+from pipeline.models.pruned import is_heads_pruned
 from pipeline.recipes import Step
+from tests.compression.finetuned import BUDGET_SECONDS, recipes_for_classes
 from tests.runs import KEY, assert_same, at_steps, compression, die, pretrained
 
 SETTINGS: dict[str, dict[str, Any]] = {
@@ -46,6 +52,7 @@ NOTHING: dict[str, dict[str, Any]] = {
     **{name: {"sparsity": 0.0} for name in ("magnitude", "wanda")},
 }
 SMALLER = sorted(set(METHODS) - {"activations", "distill", "finetune"})
+TRAINS = {"distill", "finetune", "magnitude", "qat", "wanda"}
 KEEPS_THE_SHAPE = sorted(set(METHODS) - {"ffn", "heads", "layers", "width"})
 
 # Two heads and two layers, so that half of each can go.
@@ -57,31 +64,51 @@ SECONDS = {
 }
 
 
-def _entry(name: str, settings: dict[str, Any]) -> dict[str, Any]:
-    return compression({"toy": [{"method": name} | settings]}, **SHAPE, seconds_per_step=SECONDS)
+Recipes = dict[str, list[dict[str, Any]]]
 
 
-@pytest.fixture(scope="module")
-def parent(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A pretrained run with two heads and two layers."""
-    return pretrained(corpus, tmp_path_factory.mktemp("parent"), **SHAPE)
+def _of_translation(recipes: Recipes) -> dict[str, Any]:
+    return compression(recipes, **SHAPE, seconds_per_step=SECONDS)
 
 
-def _make(entry: dict[str, Any], corpus: PreparedCorpus, parent: Path, folder: Path) -> Path:
-    out = folder / "toy"
-    compress(
-        entry, key=KEY, parent=parent, corpus=corpus, out=out, work=folder / "work", validate=validation_loss(corpus)
-    )
-    return out
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """A trained run of a task, and what its families are made with."""
+
+    task: str
+    parent: Path
+    corpus: PreparedCorpus
+    budget_seconds: float
+    recipes: Callable[[Recipes], dict[str, Any]]  # the entry of a family
+
+    def make(self, name: str, settings: dict[str, Any], folder: Path, *, parent: Path | None = None) -> Path:
+        """Make a family of one recipe of one step; return its folder."""
+        out, loss = folder / "toy", validation_loss(self.corpus)
+        entry = self.recipes({"toy": [{"method": name} | settings]})
+        work = folder / "work"
+        compress(entry, key=KEY, parent=parent or self.parent, corpus=self.corpus, out=out, work=work, validate=loss)
+        return out
+
+
+@pytest.fixture(scope="module", params=["translation", "classification"])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A pretrained translation model, then a finetuned classifier, of two heads and two layers."""
+    task = str(request.param)
+    if task == "classification":
+        parent, corpus = (request.getfixturevalue(name) for name in ("finetuned_run", "sentences"))
+        return Run(task=task, parent=parent, corpus=corpus, budget_seconds=BUDGET_SECONDS, recipes=recipes_for_classes)
+    corpus = request.getfixturevalue("corpus")
+    parent = pretrained(corpus, tmp_path_factory.mktemp("parent"), **SHAPE)
+    return Run(task=task, parent=parent, corpus=corpus, budget_seconds=40, recipes=_of_translation)
 
 
 Made = dict[str, tuple[Path, float]]
 
 
 @pytest.fixture(scope="module")
-def made(corpus: PreparedCorpus, parent: Path, tmp_path_factory: pytest.TempPathFactory) -> Made:
+def made(run: Run, tmp_path_factory: pytest.TempPathFactory) -> Made:
     """What each method makes of the parent: its model directory, and the validation loss of what was saved there."""
-    loss, losses = validation_loss(corpus), []
+    loss, losses = validation_loss(run.corpus), []
     written = families.save_compressed
 
     def measured(candidate: Candidate, directory: Path) -> Any:
@@ -90,10 +117,7 @@ def made(corpus: PreparedCorpus, parent: Path, tmp_path_factory: pytest.TempPath
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(families, "save_compressed", measured)
-        folders = {
-            name: _make(_entry(name, settings), corpus, parent, tmp_path_factory.mktemp(name))
-            for name, settings in SETTINGS.items()
-        }
+        folders = {name: run.make(name, settings, tmp_path_factory.mktemp(name)) for name, settings in SETTINGS.items()}
     return {name: (folder / "seconds-toy", at) for (name, folder), at in zip(folders.items(), losses, strict=True)}
 
 
@@ -112,14 +136,8 @@ def test_a_method_is_a_file_and_begins_with_its_card(name: str) -> None:
 
 @pytest.mark.parametrize("name", sorted(METHODS))
 def test_killed_and_resumed_it_writes_the_same_file(
-    name: str,
-    made: Made,
-    corpus: PreparedCorpus,
-    parent: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
+    name: str, run: Run, made: Made, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    entry = _entry(name, SETTINGS[name])
     written = families.save_compressed
 
     def dies_after_writing(*arguments: Any, **options: Any) -> Any:
@@ -130,24 +148,67 @@ def test_killed_and_resumed_it_writes_the_same_file(
     monkeypatch.setattr(families, "save_compressed", dies_after_writing)
     for _ in range(2):
         with pytest.raises(MemoryError):
-            _make(entry, corpus, parent, tmp_path)
+            run.make(name, SETTINGS[name], tmp_path)
     assert not (tmp_path / "toy").exists()
     monkeypatch.undo()
-    assert_same(_make(entry, corpus, parent, tmp_path), made[name][0].parent)
+    assert_same(run.make(name, SETTINGS[name], tmp_path), made[name][0].parent)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_what_is_loaded_is_what_was_saved_to_the_bit(name: str, made: Made, corpus: PreparedCorpus) -> None:
+def test_what_is_loaded_is_what_was_saved_to_the_bit(name: str, run: Run, made: Made) -> None:
     directory, loss_of_saved = made[name]
-    model = load_model(directory)
-    assert validation_loss(corpus)(model) == loss_of_saved
-    if weights_file(directory).name == DENSE:
-        plain = AutoModelForSeq2SeqLM.from_pretrained(directory).state_dict()
-        assert all(weight.equal(plain[weight_name]) for weight_name, weight in model.state_dict().items())
+    assert validation_loss(run.corpus)(load_model(directory)) == loss_of_saved
+
+
+LOAD = """
+import json, sys
+import torch, transformers
+ids = torch.tensor([[5, 9, 7, 30, 2], [8, 14, 2, 1, 1]])
+fields = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+answers = {}
+for directory in sys.argv[2:]:
+    model = getattr(transformers, sys.argv[1]).from_pretrained(directory, attn_implementation="eager").eval()
+    if model.config.is_encoder_decoder:
+        fields["decoder_input_ids"] = ids
+    answers[directory] = model(**fields).logits.tolist()
+assert not any(name.startswith("pipeline") for name in sys.modules)
+print(json.dumps(answers))
+"""
+
+
+def test_plain_directories_load_in_a_program_that_knows_transformers_alone(run: Run, made: Made) -> None:
+    plain = {name: directory for name, (directory, _) in made.items() if weights_file(directory).name == DENSE}
+    assert set(plain) == {"distill", "ffn", "finetune", "layers", "width"}
+    arguments = [sys.executable, "-I", "-c", LOAD, AUTO_CLASSES[run.task], *map(str, plain.values())]
+    answers = json.loads(subprocess.run(arguments, capture_output=True, text=True, check=True).stdout)
+    ids = torch.tensor([[5, 9, 7, 30, 2], [8, 14, 2, 1, 1]])
+    fields = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+    if run.task == "translation":
+        fields["decoder_input_ids"] = ids
+    for directory in plain.values():
+        with torch.no_grad():
+            expected = load_model(directory)(**fields).logits
+        torch.testing.assert_close(torch.tensor(answers[str(directory)]), expected)
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_its_bytes_are_those_of_the_file(name: str, made: Made, parent: Path) -> None:
+def test_it_says_what_it_is(name: str, run: Run, made: Made) -> None:
+    directory, _ = made[name]
+    record = read_run(directory)
+    assert record["task"] == run.task
+    config = json.loads((directory / "config.json").read_text(encoding="utf-8"))
+    assert is_heads_pruned(config) == (name == "heads")
+    before = read_run(run.parent / "seconds")["size"]
+    changed = {key for key, value in before.items() if record["size"][key] != value}
+    assert changed == {
+        "ffn": {"ffn_dim"}, "heads": {"num_heads"}, "layers": {"num_layers"}, "width": {"d_model", "num_heads"}
+    }.get(name, set())  # fmt: skip
+    card = (directory / "README.md").read_text(encoding="utf-8")
+    assert (f"{AUTO_CLASSES[run.task]}.from_pretrained" in card) == (weights_file(directory).name == DENSE)
+
+
+@pytest.mark.parametrize("name", sorted(METHODS))
+def test_its_bytes_are_those_of_the_file(name: str, run: Run, made: Made) -> None:
     directory, _ = made[name]
     written = size_bytes(directory)
     assert written == weights_file(directory).stat().st_size
@@ -157,39 +218,39 @@ def test_its_bytes_are_those_of_the_file(name: str, made: Made, parent: Path) ->
     assert theory <= written <= 1.35 * theory + 4096
     assert entropy_coded_bytes(weights_file(directory)) < 1.01 * written
     if name in SMALLER:
-        assert written < 0.9 * size_bytes(parent / "seconds")
+        assert written < 0.9 * size_bytes(run.parent / "seconds")
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_at_strength_0_it_does_nothing_and_costs_nothing(
-    name: str, corpus: PreparedCorpus, parent: Path, tmp_path: Path
-) -> None:
-    out = _make(_entry(name, NOTHING[name]), corpus, parent, tmp_path) / "seconds-toy"
-    branch = "seconds-early" if "early" in read_run(out)["parent_id"] else "seconds"
+def test_at_strength_0_it_does_nothing_and_costs_nothing(name: str, run: Run, tmp_path: Path) -> None:
+    out = run.make(name, NOTHING[name], tmp_path) / "seconds-toy"
+    branch = run.parent / ("seconds-early" if "early" in read_run(out)["parent_id"] else "seconds")
     assert weights_file(out).name == DENSE
-    assert weights_file(out).read_bytes() == weights_file(parent / branch).read_bytes()
-    assert read_run(out)["ledger"] == read_run(parent / branch)["ledger"]
+    assert weights_file(out).read_bytes() == weights_file(branch).read_bytes()
+    assert read_run(out)["ledger"] == read_run(branch)["ledger"]
 
 
 @pytest.mark.parametrize("name", sorted(METHODS))
-def test_it_spends_no_more_than_the_budget_and_a_few_steps_of_calibration(name: str, made: Made) -> None:
+def test_it_spends_no_more_than_the_budget_and_a_few_steps_of_calibration(name: str, run: Run, made: Made) -> None:
     ledger = Ledger.from_dict(read_run(made[name][0])["ledger"])
     calibrated = ledger.of("calibrate").seconds
-    assert ledger.total.seconds - calibrated <= 40 + 1e-6
-    assert calibrated <= 3 * 0.5  # training steps of this tiny run
+    assert ledger.total.seconds - calibrated <= run.budget_seconds + 1e-6
+    assert calibrated <= 4 * 0.5  # training steps of this tiny run
+    if name in TRAINS:
+        assert ledger.total.seconds == pytest.approx(run.budget_seconds, abs=0.7)
 
 
 @pytest.mark.parametrize("name", KEEPS_THE_SHAPE)
-def test_what_it_makes_is_not_far_from_the_parent(name: str, made: Made, corpus: PreparedCorpus, parent: Path) -> None:
-    loss = validation_loss(corpus)
-    assert loss(load_model(made[name][0])) < loss(load_dense(parent / "seconds")) + 0.5
+def test_what_it_makes_is_not_far_from_the_parent(name: str, run: Run, made: Made) -> None:
+    loss = validation_loss(run.corpus)
+    assert loss(load_model(made[name][0])) < loss(load_dense(run.parent / "seconds")) + 0.5
 
 
-def test_a_parent_that_diverged_is_said_of_every_method(corpus: PreparedCorpus, tmp_path: Path) -> None:
+def test_a_parent_that_diverged_is_said_of_every_method(run: Run, tmp_path: Path) -> None:
     write_json(
         tmp_path / "parent" / "metrics.json",
         {"seconds": {"status": "diverged"}, "seconds-early": {"status": "diverged"}},
     )
     for name, settings in SETTINGS.items():
-        out = _make(_entry(name, settings), corpus, tmp_path / "parent", tmp_path / name)
+        out = run.make(name, settings, tmp_path / name, parent=tmp_path / "parent")
         assert not list(out.glob("seconds-*"))

@@ -4,11 +4,12 @@ What it does: every row of a linear layer's matrix has its min-max grid, fixed b
 one after the other, and after each the weights to its right move so that the layer's output on a calibration set
 changes least: by the Cholesky factor of the inverse of X^T X, whose diagonal is damped. Weights that are pruned stay 0,
 and what that takes from the output is compensated like a rounding error. Layers follow in the model's order, encoder
-first, each on the inputs that come out of those rounded before it. The embedding is rounded to nearest before all of
-them: it is a lookup table as well as the output projection, and what would spare the logits would spoil the lookups.
-A column whose input is 0 on the whole calibration set is rounded to nearest.
-Charged: one pass over the calibration set a layer of encoder and decoder, and the linear algebra's FLOPs at the rate at
-which the size trains. That is an estimate: part of it is in fp64, on few columns at a time, and slower than training.
+first, a classifier's head last, each on the inputs that come out of those rounded before it. Tables are rounded to nearest
+before all of them. So is a translation model's embedding, though it is the output projection as well: what would spare
+the logits would spoil the lookups. A column whose input is 0 on the whole calibration set is rounded to nearest.
+Charged: one pass over the calibration set a layer of encoder and decoder, one for a classifier's head, and the linear
+algebra's FLOPs at the rate at which the size trains. That is an estimate: part of it is in fp64, on few columns at a
+time, and slower than training.
 Source: Frantar et al. 2022 (arXiv 2210.17323), algorithm 1, with its blocks of columns; compensation: equation 2.
 When it helps: at 4 bits and below, where rounding to nearest moves the loss; it needs a few hundred sentences, no
 training, and makes the same file as rounding to nearest does.
@@ -24,7 +25,7 @@ import numpy.typing as npt
 from pipeline.compression.bit_widths import bit_widths
 from pipeline.compression.calibration_set import calibration_batches, charge_algebra, charge_passes
 from pipeline.compression.candidate import Bench, Candidate, put_on_grid
-from pipeline.compression.layer_inputs import OUTPUT, input_hessians, reads_source, weights_of_layers
+from pipeline.compression.layer_inputs import input_hessians, weights_of_layers
 from pipeline.compression.pruning import compressible
 from pipeline.compression.quantization import (
     Floats,
@@ -37,6 +38,7 @@ from pipeline.compression.quantization import (
     quantize_rows,
 )
 from pipeline.errors import StudyError
+from pipeline.models.parts import parts_of
 from pipeline.recipes import Gptq
 
 Doubles = npt.NDArray[np.float64]
@@ -113,7 +115,10 @@ def apply(candidate: Candidate, step: Gptq, bench: Bench) -> None:
     bits = bit_widths(compressible(model), bits=step.bits, embedding_bits=step.embedding_bits, keep=step.keep)
     if not bits:
         return
-    layers = {layer: weight for layer, weight in weights_of_layers(model).items() if layer != OUTPUT and weight in bits}
+    parts = parts_of(model)
+    layers = {
+        layer: weight for layer, weight in weights_of_layers(model).items() if layer != parts.output and weight in bits
+    }
 
     def mask_of(name: str) -> Mask | None:
         return candidate.masks[name].cpu().numpy() if name in candidate.masks else None
@@ -128,21 +133,16 @@ def apply(candidate: Candidate, step: Gptq, bench: Bench) -> None:
     batches = calibration_batches(bench, step.sentences)
     sources, targets = sum(batch.source_tokens for batch in batches), sum(batch.target_tokens for batch in batches)
     flops = 0.0
-    blocks = list(dict.fromkeys(_block(layer) for layer in layers))
+    blocks = list(dict.fromkeys(parts.block_of(layer) for layer in layers))
     for block in blocks:
         hessians = input_hessians(model, batches, within=block)
         for layer, name in layers.items():
-            if _block(layer) != block:
+            if parts.block_of(layer) != block:
                 continue
             weight = weight_of(name)
             hessian = hessians[name].cpu().numpy()
             put_on_grid(candidate, name, gptq_rows(weight, hessian, bits[name], mask_of(name), step.damping))
             rows, columns = weight.shape
-            flops += algebra_flops(rows, columns, sources if reads_source(layer) else targets)
+            flops += algebra_flops(rows, columns, sources if parts.reads_source(layer) else targets)
     charge_passes(candidate, bench, batches, passes=len(blocks))
     charge_algebra(candidate, bench, flops)
-
-
-def _block(layer: str) -> str:
-    """Return the encoder's or decoder's layer that a linear layer is part of: `model.encoder.layers.0.`."""
-    return ".".join(layer.split(".")[:4]) + "."

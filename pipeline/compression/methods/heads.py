@@ -3,7 +3,7 @@
 What it does: in each self- and cross-attention by itself it removes the heads of smallest group magnitude: the squares
 of a head's weights in q, k, v and the output projection, found by torch-pruning's dependency graph. The model's width
 stays, so the heads together are narrower than it: a shape that transformers' configuration cannot say. The checkpoint
-loads through pipeline.compression.formats.load_model; CTranslate2 decodes it.
+loads through pipeline.compression.formats.load_model; CTranslate2 decodes a translation model of it.
 Source: Michel et al. 2019, Are Sixteen Heads Really Better than One (arXiv 1905.10650), for heads as the unit; Fang et
 al. 2023, DepGraph (arXiv 2301.12900), Section 3.3, for the magnitude of what belongs together.
 When it helps: with many heads, of which some do little, and long sentences, where attention's time grows fastest.
@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.channels import without_channels
+from pipeline.models.parts import layers_named, parts_of
 from pipeline.models.pruned import reshaped
 from pipeline.recipes import Heads, shape_after
 from pipeline.size import SizeSpec
@@ -24,16 +25,10 @@ from pipeline.size import SizeSpec
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
-_ATTENTIONS = (("encoder", "self_attn"), ("decoder", "self_attn"), ("decoder", "encoder_attn"))
-
 
 def keep_heads(model: Model, size: SizeSpec) -> Model:
     """Return a new model of `size`, which is `model`'s own but for fewer heads of the same `head_dim`."""
-    queries = [
-        f"model.{side}.layers.{number}.{attention}.q_proj"
-        for side, attention in _ATTENTIONS
-        for number in range(size.num_layers)
-    ]
+    queries = layers_named(model, parts_of(model).queries)
     return reshaped(model, size, without_channels(model, queries, kept=size.num_heads, block=size.head_dim))
 
 

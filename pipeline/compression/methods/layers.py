@@ -1,4 +1,4 @@
-"""Whole layers go, as many from the encoder as from the decoder.
+"""Whole layers go, of a translation model as many from the encoder as from the decoder.
 
 What it does: it keeps the first and the last layer of each side and, of those between, the most evenly spaced; where
 one layer is left, it is the first. No data is looked at, and so none is paid for: measures of a layer's influence (1 -
@@ -14,19 +14,17 @@ most of the model.
 
 from __future__ import annotations
 
-import re
 from typing import TYPE_CHECKING
 
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.models.parameters import stored_parameters
-from pipeline.models.pruned import reshaped
+from pipeline.models.parts import parts_of
+from pipeline.models.pruned import reshaped, shape_of
 from pipeline.recipes import Layers, shape_after
 from pipeline.size import SizeSpec
 
 if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
-
-_LAYER = re.compile(r"(model\.(?:encoder|decoder)\.layers\.)(\d+)(\..+)")
 
 
 def kept_layers(count: int, kept: int) -> list[int]:
@@ -39,10 +37,11 @@ def kept_layers(count: int, kept: int) -> list[int]:
 
 def keep_layers(model: Model, size: SizeSpec) -> Model:
     """Return a new model of `size`, which is `model`'s own but for fewer layers."""
-    kept = kept_layers(model.config.encoder_layers, size.num_layers)
+    kept = kept_layers(shape_of(model.config).num_layers, size.num_layers)
+    layer = parts_of(model).layer
     weights = {}
     for name, parameter in stored_parameters(model).items():
-        found = _LAYER.fullmatch(name)
+        found = layer.fullmatch(name)
         if found is None:
             weights[name] = parameter
         elif int(found[2]) in kept:

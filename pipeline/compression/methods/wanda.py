@@ -2,10 +2,11 @@
 
 What it does: |W_ij| ||X_j|| scores a weight by its size and by the norm of the input that it multiplies, over a
 calibration set; in every row of a linear layer's matrix the lowest scores are masked, the same share of each row. With
-rounds it prunes a little, trains with the masks held, and scores what is left on the inputs of then. The embedding is
-scored as the output projection, by the norms of the decoder's final states, and its scores are compared in the whole
-matrix: its rows are words, and the words of a vocabulary do not spare equally much. That it is looked up in, too, does
-not count. Charged: a pass over the calibration set a round.
+rounds it prunes a little, trains with the masks held, and scores what is left on the inputs of then. A translation
+model's embedding is scored as the output projection, by the norms of the decoder's final states; that it is looked up
+in, too, does not count. Tables that are looked up alone, as all of a classifier's, multiply no input and go by
+magnitude. Scores of tables are compared in the whole matrix: rows are words, and the words of a vocabulary do not spare
+equally much. Charged: a pass over the calibration set a round.
 Source: Sun et al. 2023 (arXiv 2306.11695), equation 1, compared in each row (section 3), where embeddings are not pruned;
 the rounds' levels as in pipeline/compression/pruning.py.
 When it helps: in one shot, where nothing can be trained, and the more the higher the sparsity: inputs of different
@@ -81,9 +82,9 @@ def apply(candidate: Candidate, step: Wanda, bench: Bench) -> None:
 
     def choose(candidate: Candidate, sparsity: float, previous: dict[str, Tensor] | None) -> dict[str, Tensor]:
         matrices = compressible(candidate.model)
-        # A table that is looked up, and nothing else, multiplies no input.
-        norms = {name: torch.ones_like(weight[0], dtype=torch.float64) for name, weight in matrices.items()}
-        norms |= input_norms(candidate.model, batches)
-        return wanda_masks(matrices, norms, sparsity, previous=previous, whole=EMBEDDINGS)
+        norms = input_norms(candidate.model, batches)
+        tables = matrices.keys() - norms.keys()  # looked up, and nothing else
+        norms |= {name: torch.ones_like(matrices[name][0], dtype=torch.float64) for name in tables}
+        return wanda_masks(matrices, norms, sparsity, previous=previous, whole=EMBEDDINGS | tables)
 
     prune_and_recover(candidate, step, bench, choose)

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from pipeline.compression.methods.width import column_importance, kept_columns, stream_axis
+from pipeline.compression.methods.width import column_importance, kept_columns
+from pipeline.models.parts import ENCODER_DECODER
 from pipeline.models.seq2seq import build
 from pipeline.recipes import Width
 from pipeline.size import SizeSpec
@@ -43,7 +44,7 @@ def test_a_column_that_copies_its_neighbour_is_not_missed() -> None:
         for name, parameter in model.named_parameters():
             if name.endswith("out_proj.weight"):
                 parameter[:, :16] = 0
-            axis = stream_axis(name)
+            axis = ENCODER_DECODER.stream_axis(name)
             if axis is None:
                 continue
             copies = parameter if axis == 0 else parameter.t()
@@ -88,7 +89,7 @@ def test_every_parameter_at_the_stream_loses_the_columns() -> None:
     model = some_model()
     after = dict(applied(STEP(fraction=0.25), model).model.named_parameters())
     for name, parameter in model.named_parameters():
-        axis = stream_axis(name)
+        axis = ENCODER_DECODER.stream_axis(name)
         assert (axis is None) == (name.endswith(("fc1.bias", "q_proj.bias", "k_proj.bias", "v_proj.bias"))), name
         if axis is not None:
             assert (parameter.shape[axis], after[name].shape[axis]) == (32, 24), name
@@ -105,7 +106,7 @@ def test_importance_sums_what_is_written_and_read() -> None:
     model = some_model()
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            axis = stream_axis(name)
+            axis = ENCODER_DECODER.stream_axis(name)
             if axis is not None and parameter.ndim == 2:
                 (parameter if axis == 0 else parameter.t())[7] = 0
     importance = column_importance(model)
