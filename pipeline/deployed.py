@@ -16,7 +16,10 @@ from pipeline.run_id import parse_run_id
 from pipeline.selection import PRIMARY_MATCH, configurations, heavy, light
 
 WITHOUT_REFUSAL = "torch"
-"""Our own decoder: where a model is deployed that no other engine takes."""
+"""Our own decoder, a classifier's own forward pass: where a model is deployed that no other engine takes."""
+
+FAMILIES = {"translation": "ctranslate2", "classification": "onnxruntime"}
+"""The engine in which a task's models are deployed, in fp32 or in int8."""
 
 NARROWEST_BITS = 8
 """No engine computes in fewer: what is written in fewer runs as int8."""
@@ -28,8 +31,8 @@ _SHAPE = ("d_model", "num_layers", "num_heads", "ffn_dim")
 class Planned:
     """One model in one engine.
 
-    `first` seeds are compared with our own decoder and timed, the others only translated; `note` is what the row says.
-    Where inputs are rounded `engine` is that of the weights alone: it refuses, and the row shows that and our own decoder.
+    `first` seeds are compared with torch and timed, the others only run; `note` is what the row says.
+    Where inputs are rounded `engine` is that of the weights alone: it refuses, and the row shows that and torch.
     """
 
     run_id: str
@@ -39,18 +42,18 @@ class Planned:
     note: str | None = None
 
 
-def deployed_engine(*, bits: float | None, activation_bits: float | None) -> str:
-    """Return the engine for weights of so many bits, None or NaN for fp32, and inputs rounded to so many.
+def deployed_engine(*, bits: float | None, activation_bits: float | None, task: str = "translation") -> str:
+    """Return the engine for a task's weights of so many bits, None or NaN for fp32, and inputs rounded to so many.
 
-    What rounds its inputs on calibrated ranges is computed so by our own decoder alone.
+    What rounds its inputs on calibrated ranges is computed so by torch alone.
     """
     if pd.notna(activation_bits):
         return WITHOUT_REFUSAL
-    return _engine_of_weights(bits)
+    return _engine_of_weights(bits, task)
 
 
-def _engine_of_weights(bits: float | None) -> str:
-    return "ctranslate2-float32" if pd.isna(bits) else "ctranslate2-int8"
+def _engine_of_weights(bits: float | None, task: str) -> str:
+    return f"{FAMILIES[task]}-{'float32' if pd.isna(bits) else 'int8'}"
 
 
 def note_of(engine: str, *, bits: float | None) -> str | None:
@@ -75,7 +78,8 @@ def plan_engines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[Planned]:
     - one whose inputs are rounded.
 
     The engines of `entry`'s `compared` take the first seed of the dense models of `compared_sizes` (None: all), of the
-    best model of another shape than was trained, and of the best student.
+    best model of another shape than was trained, and of the best student. `entry` has the study's `recipes` too, and its
+    `task` where that is not translation.
     """
     configs = _configurations(frame, entry)
     compared = {(PRIMARY_MATCH, name) for name in _compared(configs, entry)}
@@ -93,13 +97,17 @@ def plan_engines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[Planned]:
         if place not in chosen:
             continue
         for number, run_id in enumerate(config.measured):
-            asked = _engine_of_weights(config.bits)
+            asked = _engine_of_weights(config.bits, _task(entry))
             for engine in (asked, *(entry["compared"] if place in compared and number == 0 else ())):
                 note = note_of(engine, bits=config.bits)
                 planned = Planned(run_id=run_id, engine=engine, deployed=engine == asked, first=number == 0, note=note)
                 plan.setdefault((run_id, engine), planned)
     order = {run_id: number for number, run_id in enumerate(frame["run_id"])}
     return sorted(plan.values(), key=lambda planned: order[planned.run_id])
+
+
+def _task(entry: dict[str, Any]) -> str:
+    return str(entry.get("task", "translation"))
 
 
 def timed(records: Iterable[dict[str, Any]]) -> Iterator[dict[str, Any]]:
@@ -132,7 +140,7 @@ def _configurations(frame: pd.DataFrame, entry: dict[str, Any]) -> pd.DataFrame:
     for column in (*_SHAPE, "activation_bits"):
         configs[column] = firsts[column]
     configs["engine"] = [
-        deployed_engine(bits=bits, activation_bits=inputs)
+        deployed_engine(bits=bits, activation_bits=inputs, task=_task(entry))
         for bits, inputs in zip(configs["bits"], configs["activation_bits"], strict=True)
     ]
     configs["kind"] = [entry["recipes"].get(recipe, {"kind": "none"})["kind"] for recipe in configs["recipe"]]

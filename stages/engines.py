@@ -17,7 +17,7 @@ def main(
     study: Annotated[str, typer.Option("--study", help="A study of params.yaml.")],
     out: Annotated[Path | None, typer.Option(help="Where to write; artifacts/<study>/engines by default.")] = None,
 ) -> None:
-    """Translate the test set in every model's engine: compared with our own decoder first, then scored.
+    """Translate or classify the test set in every model's engine: compared with torch first, then scored.
 
     Example: python -m stages.engines --study default
     """
@@ -39,7 +39,7 @@ def main(
     plan = plan_engines(rows_frame(rows), entry)
     wanted = {planned.run_id for planned in plan}
     models = {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in wanted}
-    corpus = PreparedCorpus.open(artifacts(study, "corpus"))
+    corpus = PreparedCorpus.open_task(artifacts(study, "corpus"), entry.get("task", "translation"))
     import_engines()  # what is kept to go on from must not outlive a change of an engine, nor of the plan
     settings = entry | {"plan": [asdict(planned) for planned in plan]}
     print(

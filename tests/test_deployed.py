@@ -116,6 +116,31 @@ def test_the_deployed_engine_is_that_of_the_weights(bits: float | None, inputs: 
     assert deployed_engine(bits=bits, activation_bits=inputs) == engine
 
 
+def test_classifiers_are_deployed_in_onnx_runtime() -> None:
+    engines = [
+        deployed_engine(bits=bits, activation_bits=inputs, task="classification")
+        for bits, inputs in ((None, None), (float("nan"), float("nan")), (8, None), (3.0, None), (8, 8))
+    ]
+    assert engines == ["onnxruntime-float32", "onnxruntime-float32", "onnxruntime-int8", "onnxruntime-int8", "torch"]
+    rows = [
+        row(f"mlm-{size}-s0-seconds-{recipe}") for size in SIZES for recipe in ("fp32", "q8", "q4", "q3", "p50", "q8a8")
+    ]
+    rows += [row(f"mlm-w32x2-s0-seconds-{recipe}") for recipe in ("width50", "ffn50")]
+    planned = plan(rows, task="classification", compared=["onnxruntime-int8", "torch"])
+    deployed = {(one.run_id.rpartition("-")[2], one.engine, one.note) for one in planned if one.deployed}
+    assert deployed == {
+        ("fp32", "onnxruntime-float32", None),
+        ("width50", "onnxruntime-float32", None),
+        ("ffn50", "onnxruntime-float32", None),
+        ("q8", "onnxruntime-int8", None),
+        ("q4", "onnxruntime-int8", "its 4-bit weights run as int8"),
+        ("q8a8", "onnxruntime-int8", None),  # which refuses, as everywhere
+    }
+    assert runs(planned, engine="torch") == {f"mlm-{size}-s0-seconds-fp32" for size in SIZES} | {
+        "mlm-w32x2-s0-seconds-ffn50"
+    }
+
+
 def test_bits_that_no_engine_computes_in_are_told() -> None:
     assert note_of("ctranslate2-int8", bits=4.0) == "its 4-bit weights run as int8"
     assert note_of("ctranslate2-int16", bits=8) == "its 8-bit weights run as int16"

@@ -1,11 +1,12 @@
-"""What the engines make of the models: their own translations, scored, after comparison with our own decoder's.
+"""What the engines make of the models: their own outputs, scored, after comparison with our own.
 
-Before an engine's time is believed, its greedy hypotheses of the test set in fp32 are compared with those of our own decoder;
-fewer than `SAME_AT_LEAST` identical ones and the record's status is ``differs``. An engine computes int8 and int16 with
-other roundings than fp32, on purpose, so that what is compared for those is the fp32 conversion of the same weights by
-the same engine (ctranslate2-float32 for ctranslate2-int8, onnxruntime-float32 for onnxruntime-int8): it goes through
-the same converter and the same search. What the narrower numbers then do to quality, the engine's own BLEU says. Our
-own decoder is itself compared with transformers' generate.
+Before an engine's time is believed, what it says of the test set in fp32 is compared: its greedy hypotheses with those of
+our own decoder, its classes with those of a plain forward pass; fewer than `SAME_AT_LEAST` identical ones and the
+record's status is ``differs``. An engine computes int8 and int16 with other roundings than fp32, on purpose, so that what
+is compared for those is the fp32 conversion of the same weights by the same engine (ctranslate2-float32 for
+ctranslate2-int8, onnxruntime-float32 for onnxruntime-int8): it goes through the same converter and the same search. What
+the narrower numbers then do to quality, the score of the engine's own output says. Our own decoder is itself compared
+with transformers' generate.
 """
 
 from __future__ import annotations
@@ -15,25 +16,19 @@ from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
-from pipeline.compression.formats import size_bytes
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.deployed import WITHOUT_REFUSAL, Planned
-from pipeline.engines.parity import same_hypotheses
-from pipeline.engines.registry import start_engine
-from pipeline.engines.search import Engine, EngineRefusal
-from pipeline.errors import StudyError
-from pipeline.evaluation.decoding import translate
+from pipeline.engines.search import EngineRefusal
+from pipeline.evaluation.class_outputs import ClassOutputs
 from pipeline.evaluation.processes import on_every_core
-from pipeline.evaluation.translation import opened, plain, score_lines, write_lines
+from pipeline.evaluation.translation import opened, write_lines
+from pipeline.evaluation.translation_outputs import TranslationOutputs
 from pipeline.files import atomic_path, read_json, remove_whole, write_json
 
 SAME_AT_LEAST = 0.99
-"""The share of the test set whose greedy hypotheses must be identical before an engine is timed."""
-
-REFERENCE, ITS_REFERENCE = WITHOUT_REFUSAL, "transformers"
-"""What engines are compared with, and what that is compared with."""
+"""The share of the test set on which an engine must agree, greedily and in fp32, before it is timed."""
 
 _UNSCORED = ("quality", "quality_low", "quality_high", "signature", "chrf")
 
@@ -47,61 +42,39 @@ class Task:
     work: Path
 
 
-def _reference(name: str) -> str:
-    return REFERENCE if name != REFERENCE else ITS_REFERENCE
+class Outputs(Protocol):
+    """One model in engines: a line of output for every sentence of the test set."""
 
+    def lines(self, name: str) -> list[str]:
+        """Return an engine's output; EngineRefusal where it does not take the model."""
+        ...
 
-class _Outputs:
-    """One model in every engine that it is asked for, each started and each greedy search done once."""
+    def share_alike(self, name: str) -> float:
+        """Return the share of the test set on which the engine agrees, in fp32, with what it is compared with."""
+        ...
 
-    def __init__(self, directory: Path, corpus: PreparedCorpus, search: dict[str, Any]) -> None:
-        self.directory, self.search = directory, search
-        self.model, self.tokenizer = plain(directory), corpus.tokenizer()
-        self.split = corpus.split("test")
-        self._engines: dict[str, Engine] = {}
-        self._greedy: dict[str, list[str]] = {}
+    def fault(self, name: str, share: float) -> str:
+        """Return what is wrong where only such a share is alike."""
+        ...
 
-    def engine(self, name: str) -> Engine:
-        if name not in self._engines:
-            self._engines[name] = start_engine(name, self.model, self.tokenizer)
-        return self._engines[name]
-
-    def lines(self, name: str, *, beam: int) -> list[str]:
-        """Return the test set's hypotheses, counted; EngineRefusal where the engine does not take the model."""
-        sources = self.split.source_lines()
-        hypotheses = translate(
-            self.model,
-            self.tokenizer,
-            sources,
-            beam=beam,
-            length_penalty=self.search["length_penalty"],
-            max_length=self.search["max_length"],
-            engine=self.engine(name),
-        )
-        if len(hypotheses) != len(sources):
-            raise StudyError(f"{self.directory}: {name} gave {len(hypotheses)} hypotheses for {len(sources)} lines")
-        return hypotheses
-
-    def greedy(self, name: str) -> list[str]:
-        if name not in self._greedy:
-            self._greedy[name] = self.lines(name, beam=1)
-        return self._greedy[name]
-
-    def same_hypotheses(self, name: str) -> float:
-        """Return the share of the test set that the engine's fp32 search and the reference translate alike, greedily."""
-        family = name.partition("-")[0]
-        compared = name if family == name else f"{family}-float32"
-        mine, others = self.greedy(compared), self.greedy(_reference(name))
-        return same_hypotheses(mine, others)
+    def scores(self, lines: list[str], *, resamples: int) -> dict[str, Any]:
+        """Return what a record says of the quality of an output."""
+        ...
 
     def size_bytes(self, name: str) -> int:
-        """Return the bytes of the files that the engine reads: its own, or the model's where it has none."""
-        own: int | None = getattr(self.engine(name), "size_bytes", None)
-        return size_bytes(self.directory) if own is None else own
+        """Return the bytes of the files that the engine reads."""
+        ...
 
 
-def _record(planned: Planned, outputs: _Outputs, *, resamples: int) -> tuple[dict[str, Any], list[str] | None]:
-    """Return an engine's record of a model and its hypotheses, None where it refuses."""
+def outputs_of(directory: Path, corpus: PreparedCorpus, search: dict[str, Any]) -> Outputs:
+    """Return a model's outputs as the corpus needs them: translations, by `search`, or classes."""
+    if corpus.kind == "sentences":
+        return ClassOutputs(directory, corpus)
+    return TranslationOutputs(directory, corpus, search)
+
+
+def _record(planned: Planned, outputs: Outputs, *, resamples: int) -> tuple[dict[str, Any], list[str] | None]:
+    """Return an engine's record of a model and its output, None where it refuses."""
     record: dict[str, Any] = {
         "run_id": planned.run_id,
         "engine": planned.engine,
@@ -113,37 +86,37 @@ def _record(planned: Planned, outputs: _Outputs, *, resamples: int) -> tuple[dic
         **dict.fromkeys(_UNSCORED),
     }
     try:
-        hypotheses = outputs.lines(planned.engine, beam=outputs.search["beam"])
+        lines = outputs.lines(planned.engine)
         if planned.first:
-            record["same_hypotheses"] = outputs.same_hypotheses(planned.engine)
+            record["same_hypotheses"] = outputs.share_alike(planned.engine)
     except EngineRefusal as refusal:
         return record | {"deployed": False, "status": "refused", "note": str(refusal)}, None
     if planned.first and record["same_hypotheses"] < SAME_AT_LEAST:
-        fault = f"only {record['same_hypotheses']:.1%} of its greedy fp32 hypotheses are {_reference(planned.engine)}'s"
+        fault = outputs.fault(planned.engine, record["same_hypotheses"])
         record |= {"status": "differs", "note": "; ".join(filter(None, [fault, planned.note]))}
-    scores = score_lines(hypotheses, outputs.split, resamples=resamples)
+    scores = outputs.scores(lines, resamples=resamples)
     record |= {name: scores[name] for name in _UNSCORED} | {"size_bytes": outputs.size_bytes(planned.engine)}
-    return record, hypotheses
+    return record, lines
 
 
 def run_model(task: Task, *, search: dict[str, Any], corpus_path: Path, resamples: int) -> Path:
-    """Put one model through its engines and write `task.work`: its records and hypotheses; return that path.
+    """Put one model through its engines and write `task.work`: its records and outputs; return that path.
 
-    A model that the engine of its deployment refuses is deployed in our own decoder, with the refusal as its note.
+    A model that the engine of its deployment refuses is deployed in torch, with the refusal as its note.
     """
     if task.work.exists():
         return task.work
-    outputs = _Outputs(task.directory, opened(corpus_path), search)
+    outputs = outputs_of(task.directory, opened(corpus_path), search)
     done = []
     for planned in task.planned:
-        record, hypotheses = _record(planned, outputs, resamples=resamples)
-        done.append({"record": record, "hypotheses": hypotheses})
+        record, lines = _record(planned, outputs, resamples=resamples)
+        done.append({"record": record, "lines": lines})
         if planned.deployed and record["status"] == "refused":
             own = Planned(
-                run_id=planned.run_id, engine=REFERENCE, deployed=True, first=planned.first, note=record["note"]
+                run_id=planned.run_id, engine=WITHOUT_REFUSAL, deployed=True, first=planned.first, note=record["note"]
             )
-            record, hypotheses = _record(own, outputs, resamples=resamples)
-            done.append({"record": record, "hypotheses": hypotheses})
+            record, lines = _record(own, outputs, resamples=resamples)
+            done.append({"record": record, "lines": lines})
     write_json(task.work, done)
     return task.work
 
@@ -160,8 +133,8 @@ def run_engines(
 ) -> str:
     """Write `out`: ``<run_id>.<engine>.txt`` for every pair of the plan, engines.json with their records; return a summary.
 
-    `models` are directories by run_id; `search` has beam, length_penalty and max_length. Finished models stay in `work`
-    until all are done, so that a stopped stage goes on.
+    `models` are directories by run_id; `search` has beam, length_penalty and max_length for translation. Finished models
+    stay in `work` until all are done, so that a stopped stage goes on.
     """
     tasks = [
         Task(directory=models[run_id], planned=tuple(group), work=work / f"{run_id}.json")
@@ -178,10 +151,10 @@ def run_engines(
         temporary.mkdir(parents=True)
         for task in tasks:
             for one in read_json(task.work):
-                record, hypotheses = one["record"], one["hypotheses"]
+                record, lines = one["record"], one["lines"]
                 records.append(record)
-                if hypotheses is not None:
-                    write_lines(temporary / f"{record['run_id']}.{record['engine']}.txt", hypotheses)
+                if lines is not None:
+                    write_lines(temporary / f"{record['run_id']}.{record['engine']}.txt", lines)
         write_json(temporary / "engines.json", records)
     remove_whole(work)
     told = {status: sum(record["status"] == status for record in records) for status in ("ok", "refused", "differs")}

@@ -1,4 +1,4 @@
-"""How long a user waits: text in, text out, with tokenisation, every model and engine in turn.
+"""How long a user waits: text in, text out, with tokenisation, every model and engine in turn. Classifiers are timed alike.
 
 A machine is never equally fast for minutes on end, so that models that are timed one after the other are not timed alike.
 Here every model has its turn in every round, and a call counts with its fastest round: what else the machine did in the
@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from pipeline.models.seq2seq import Model
 
 WARM_UP_SENTENCES = 8
-"""Translated untimed whenever an engine has been opened, in batches of the size to be timed, at least one."""
+"""Answered untimed whenever an engine has been opened, in batches of the size to be timed, at least one."""
 
 LEAST_CALLS_OF_P95 = 20
 """Of fewer batches the largest would stand for the slowest twentieth."""
@@ -40,17 +41,18 @@ LEAST_CALLS_OF_P95 = 20
 KEPT_OPEN = "onnxruntime-"
 """Engines so named stay open between their turns: exporting a model takes seconds, and their threads do not spin."""
 
-Translate = Callable[[list[str]], Any]
+Answer = Callable[[list[str]], Any]
+"""From a batch of lines to what a user waits for."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Timed:
-    """What is timed: a model in an engine, on so many threads; `open` gives what translates lines, and closes it again."""
+    """What is timed: a model in an engine, on so many threads; `open` gives what answers lines, and closes it again."""
 
     run_id: str
     engine: str
     threads: int
-    open: Callable[[], contextlib.AbstractContextManager[Translate]]
+    open: Callable[[], contextlib.AbstractContextManager[Answer]]
 
 
 def in_batches(sentences: list[str], batch: int) -> list[list[str]]:
@@ -84,14 +86,14 @@ def time_in_turns(
     }
     turns = [number for _ in range(repeats) for number in range(len(everything))]
     for number in progress(turns, desc="time", unit="turn"):
-        with everything[number].open() as translate:
+        with everything[number].open() as answer:
             for batch, lists in split.items():
                 for lines in lists[: max(1, WARM_UP_SENTENCES // batch)]:
-                    translate(lines)
+                    answer(lines)
                 calls = fastest[number, batch]
                 for call, lines in enumerate(lists):
                     started = clock()
-                    translate(lines)
+                    answer(lines)
                     calls[call] = min(calls[call], 1000 * (clock() - started))
     records = []
     for (number, batch), calls in fastest.items():
@@ -114,6 +116,30 @@ def _torch_threads(number: int) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
+def timed(run_id: str, engine: str, threads: int, start: Callable[[], Answer]) -> Timed:
+    """Return a model in an engine on so many threads, in each turn started anew unless the engine is `KEPT_OPEN`.
+
+    StudyError where `threads` is less than 1.
+    """
+    if threads < 1:
+        raise StudyError(f"threads is {threads}; give at least 1")
+    kept: list[Answer] = []
+
+    @contextlib.contextmanager
+    def opened() -> Iterator[Answer]:
+        # torch's own engines take torch's number of threads; of the others only the conversion might use it.
+        with _torch_threads(threads):
+            if kept:
+                yield kept[0]
+                return
+            answer = start()
+            if engine.startswith(KEPT_OPEN):
+                kept.append(answer)
+            yield answer
+
+    return Timed(run_id=run_id, engine=engine, threads=threads, open=opened)
+
+
 class _Text:
     """From text to text in an engine."""
 
@@ -126,25 +152,9 @@ class _Text:
         return decode_targets(self.tokenizer, [self.engine.collect(handle) for handle in handles])
 
 
-def _opener(
-    model: Model, tokenizer: PreTrainedTokenizerFast, name: str, search: BeamSearch, threads: int
-) -> Callable[[], contextlib.AbstractContextManager[Translate]]:
-    kept: list[_Text] = []
-
-    @contextlib.contextmanager
-    def opened() -> Iterator[Translate]:
-        # torch's own engines take torch's number of threads; of the others only the conversion might use it.
-        with _torch_threads(threads):
-            if kept:
-                yield kept[0]
-                return
-            engine = start_engine(name, model, tokenizer, threads=threads)
-            text = _Text(engine, tokenizer, search, model.config.max_position_embeddings)
-            if name.startswith(KEPT_OPEN):
-                kept.append(text)
-            yield text
-
-    return opened
+def _translator(name: str, model: Model, tokenizer: PreTrainedTokenizerFast, search: BeamSearch, threads: int) -> _Text:
+    engine = start_engine(name, model, tokenizer, threads=threads)
+    return _Text(engine, tokenizer, search, model.config.max_position_embeddings)
 
 
 def measure_latencies(
@@ -174,8 +184,6 @@ def measure_latencies(
         model = loaded[run_id]
         check_search(model, search)
         for number in threads:
-            if number < 1:
-                raise StudyError(f"threads is {number}; give at least 1")
-            opening = _opener(model, tokenizer, engine, search, number)
-            everything.append(Timed(run_id=run_id, engine=engine, threads=number, open=opening))
+            start = partial(_translator, engine, model, tokenizer, search, number)
+            everything.append(timed(run_id, engine, number, start))
     return time_in_turns(everything, sentences, batches=batches, repeats=repeats)

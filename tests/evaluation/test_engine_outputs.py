@@ -14,8 +14,9 @@ from pipeline.compression.methods import activations
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.deployed import Planned
 from pipeline.engines.search import EngineRefusal
-from pipeline.evaluation import engine_outputs
+from pipeline.evaluation import engine_outputs, translation_outputs
 from pipeline.evaluation.engine_outputs import Task, run_engines, run_model
+from pipeline.evaluation.translation_outputs import TranslationOutputs
 from pipeline.recipes import Activations
 from tests.benches import bench_of, candidate_of
 
@@ -49,7 +50,7 @@ def records_of(
     """Return {engine: (record, hypotheses)}."""
     task = Task(directory=directory, planned=tuple(plan), work=folder / "done.json")
     done = json.loads(run_model(task, search=SEARCH, corpus_path=corpus.path, resamples=100).read_text())
-    return {one["record"]["engine"]: (one["record"], one["hypotheses"]) for one in done}
+    return {one["record"]["engine"]: (one["record"], one["lines"]) for one in done}
 
 
 def test_records_are_those_of_the_contract(models: dict[str, Path], corpus: PreparedCorpus, tmp_path: Path) -> None:
@@ -97,14 +98,14 @@ def test_what_an_engine_refuses_is_deployed_in_our_own_decoder(
 def test_an_engine_that_is_merely_compared_may_refuse(
     models: dict[str, Path], corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_start = engine_outputs.start_engine
+    plain_start = translation_outputs.start_engine
 
     def start(name: str, *arguments: Any, **options: Any) -> Any:
         if name == "ctranslate2-int16":
             raise EngineRefusal("not today")
         return plain_start(name, *arguments, **options)
 
-    monkeypatch.setattr(engine_outputs, "start_engine", start)
+    monkeypatch.setattr(translation_outputs, "start_engine", start)
     plan = [planned(), planned("ctranslate2-int16", deployed=False)]
     made = records_of(models["plain"], plan, corpus, tmp_path)
     assert set(made) == {"ctranslate2-float32", "ctranslate2-int16"}
@@ -115,13 +116,13 @@ def test_an_engine_that_is_merely_compared_may_refuse(
 def test_an_engine_with_other_hypotheses_differs(
     models: dict[str, Path], corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plain_greedy = engine_outputs._Outputs.greedy
+    plain_greedy = TranslationOutputs.greedy
 
     def greedy(self: Any, name: str) -> list[str]:
         lines = plain_greedy(self, name)
         return lines if name == "torch" else [*lines[:-2], "something", "else"]
 
-    monkeypatch.setattr(engine_outputs._Outputs, "greedy", greedy)
+    monkeypatch.setattr(TranslationOutputs, "greedy", greedy)
     plan = [planned("ctranslate2-int8", note="its 4-bit weights run as int8")]
     ((record, hypotheses),) = records_of(models["plain"], plan, corpus, tmp_path).values()
     assert record["status"] == "differs"
@@ -142,7 +143,7 @@ def test_a_stopped_stage_goes_on_with_what_is_finished(
     other = NAME.replace("s0", "s1")
     done = {"run_id": other, "engine": "ctranslate2-float32", "status": "ok"}
     work.mkdir()
-    (work / f"{other}.json").write_text(json.dumps([{"record": done, "hypotheses": ["finished before"]}]))
+    (work / f"{other}.json").write_text(json.dumps([{"record": done, "lines": ["finished before"]}]))
     line = run_engines(
         [planned(), planned(run_id=other, first=False)],
         {NAME: models["plain"], other: tmp_path / "not there"},

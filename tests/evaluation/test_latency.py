@@ -13,9 +13,12 @@ import torch
 from pipeline.compression.formats import save_compressed
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.evaluation import latency
+from pipeline.evaluation import classifier_latency, latency
+from pipeline.evaluation.classifier_latency import measure_classifier_latencies
 from pipeline.evaluation.latency import Timed, in_batches, measure_latencies, time_in_turns
+from pipeline.evaluation.text_to_class import SentenceEncoder
 from tests.benches import candidate_of
+from tests.classifiers import write_classifier
 
 
 class Machine:
@@ -145,3 +148,39 @@ def test_engines_get_their_threads_and_torch_too(
     opened_again = [("ctranslate2-float32", number, number) for number in (1, 2)]
     kept_open = [("onnxruntime-float32", number, number) for number in (1, 2)]
     assert started == [*opened_again, *kept_open, *opened_again]
+
+
+def test_classifiers_are_timed_from_text_to_class(
+    sentences: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[tuple[str, int, int]] = []
+    answered: list[list[int]] = []
+    plain_start, plain_call = classifier_latency.start_classifier, classifier_latency._TextToClass.__call__
+
+    def start(name: str, *arguments: Any, threads: int) -> Any:
+        started.append((name, threads, torch.get_num_threads()))
+        return plain_start(name, *arguments, threads=threads)
+
+    def call(self: Any, lines: list[str]) -> list[int]:
+        answered.append(plain_call(self, lines))
+        return answered[-1]
+
+    monkeypatch.setattr(classifier_latency, "start_classifier", start)
+    monkeypatch.setattr(classifier_latency._TextToClass, "__call__", call)
+    model = write_classifier(tmp_path / "model", sentences, run_id="mlm-w32x2-s0-seconds-fp32")
+    settings: dict[str, Any] = {"threads": [1, 2], "batches": [1, 4], "repeats": 2}
+    lines = sentences.sentences("test").lines()[:8]
+    pairs = [("m", engine) for engine in ("onnxruntime-int8", "torch")]
+    encode = SentenceEncoder.of_corpus(sentences)
+    records = measure_classifier_latencies(pairs, {"m": model}, encode, lines, **settings)
+    assert [(one["engine"], one["threads"], one["batch"]) for one in records] == [
+        (engine, threads, batch) for _, engine in pairs for threads in (1, 2) for batch in (1, 4)
+    ]
+    assert set(records[0]) == {"run_id", "engine", "threads", "batch", "latency_ms_p50", "latency_ms_p95"}
+    assert all(one["latency_ms_p50"] > 0 for one in records)
+    kept_open = [("onnxruntime-int8", number, number) for number in (1, 2)]
+    opened_again = [("torch", number, number) for number in (1, 2)]
+    assert started == [*kept_open, *opened_again, *opened_again]
+    assert {len(classes) for classes in answered} == {1, 4}
+    with pytest.raises(StudyError, match="threads is 0"):
+        measure_classifier_latencies(pairs, {"m": model}, encode, lines, **settings | {"threads": [0]})
