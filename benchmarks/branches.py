@@ -67,9 +67,11 @@ def final_losses(entry: dict[str, Any], corpus_path: str, steps: list[int], *, p
     losses: dict[int, float] = {}
 
     def start() -> TrainState:
-        model = build(SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"])
+        model = build(
+            SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, dropout=entry["dropout"], seed=entry["seed"]
+        )
         scale_initial(model, base_width=entry["mup_base_width"])
-        stream = BatchStream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"])
+        stream = BatchStream(corpus.pairs("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"])
         return TrainState.start(
             model,
             stream=stream,
@@ -83,7 +85,9 @@ def final_losses(entry: dict[str, Any], corpus_path: str, steps: list[int], *, p
     with tempfile.TemporaryDirectory() as folder:
         options = LoopOptions(
             objective=CrossEntropy(label_smoothing=entry["label_smoothing"]),
-            price=step_price(SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, seconds_per_step=entry["seconds_per_step"]),
+            price=step_price(
+                SizeSpec.of_record(entry), vocab_size=corpus.vocab_size, seconds_per_step=entry["seconds_per_step"]
+            ),
             peak_rate=entry["learning_rate"],
             clip_norm=entry["clip_norm"],
             validate=lambda model: 0.0,

@@ -80,12 +80,12 @@ def _padding(study: Study) -> str:
         return f"padding: not known before the corpus is prepared (dvc repro prepare@{study.name})"
     from itertools import islice
 
-    from pipeline.corpora.batches import BatchStream
     from pipeline.corpora.prepared import PreparedCorpus
+    from pipeline.corpora.streams import open_stream
     from pipeline.training.pricing import padding_share
 
-    corpus = PreparedCorpus.open(artifacts(study.name, "corpus"))
-    stream = BatchStream(corpus.split("train"), batch_tokens=study.training.batch_tokens, seed=0)
+    corpus = PreparedCorpus.open_task(artifacts(study.name, "corpus"), study.task)
+    stream = open_stream(corpus.split("train"), batch_tokens=study.training.batch_tokens, seed=0)
     batches = list(islice(stream, PADDING_BATCHES))
     shares = [f"{s.key} {100 * padding_share(s, batches, vocab_size=corpus.vocab_size):.1f} %" for s in study.sizes]
     return f"padding in {len(batches)} training batches, of FLOPs: {', '.join(shares)}"

@@ -15,7 +15,7 @@ _SPECIAL_IDS = 4
 def fairseq_job(workload: Workload, batches: list[Batch], folder: Path) -> dict[str, Any]:
     """Write the sentences of `batches` and their dictionary into `folder`; return what fairseq's side must know."""
     folder.mkdir(parents=True)
-    train = workload.corpus.split("train")
+    train = workload.corpus.pairs("train")
     rows = [row for batch in batches for row in batch.indices.tolist()]
     for side, sentences in (("source", train.source), ("target", train.target)):
         lines = [" ".join(str(token) for token in sentences[row]) for row in rows]

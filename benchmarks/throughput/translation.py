@@ -72,7 +72,7 @@ class Work:
         self.model = plain(task.model)
         corpus = PreparedCorpus.open(task.corpus)
         self.tokenizer = corpus.tokenizer()
-        split = corpus.split("test")
+        split = corpus.pairs("test")
         self.references = split.references()[: task.sentences]
         lines = split.source_lines()[: task.sentences]
         sources = encode_sources(self.tokenizer, lines, max_tokens=self.model.config.max_position_embeddings)

@@ -45,7 +45,7 @@ class Workload:
 
     def stream(self) -> BatchStream:
         """Return the stream whose first batches every side trains on."""
-        return BatchStream(self.corpus.split("train"), batch_tokens=self.study.training.batch_tokens, seed=0)
+        return BatchStream(self.corpus.pairs("train"), batch_tokens=self.study.training.batch_tokens, seed=0)
 
     def batches(self) -> list[Batch]:
         """Return the batches in order."""

@@ -22,7 +22,7 @@ ENCODER_SPECIAL_TOKENS = (*SPECIAL_TOKENS, "<mask>")
 MASK_ID = 4
 FIRST_ORDINARY_ID = len(ENCODER_SPECIAL_TOKENS)
 """In an encoder's vocabulary; in one for translation, 4 is an ordinary token."""
-_CHUNK = 10_000
+_CHUNK = 2000
 
 _WORDS = r" ?[\p{L}\p{M}]+['’]?| ?\p{N}+| ?[^\s\p{L}\p{M}\p{N}]+|\s+"
 """What a token never crosses. An apostrophe ends its word, as in French (l' homme): 4 % fewer target tokens."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Sequence
+from itertools import repeat
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,6 +15,7 @@ FEWEST_WORDS = 8
 """Shorter sentences are not looked for: long texts hold them by chance."""
 
 _WORD = re.compile(r"[^\W_]+")
+_CHUNK = 1000
 _FACTOR = np.uint64(0x9E3779B97F4A7C15)  # odd, so that no power of it is 0
 
 
@@ -22,16 +24,16 @@ def words_of(text: str) -> str:
     return " ".join(_WORD.findall(text.casefold())) or text
 
 
-def _codes(words: Iterable[str], known: dict[str, int]) -> NDArray[np.uint64]:
-    return np.fromiter((known.get(word, 0) for word in words), dtype=np.uint64)
+def _codes(words: Sequence[str], known: dict[str, int]) -> NDArray[np.uint64]:
+    return np.array(list(map(known.get, words, repeat(0))), dtype=np.uint64)
 
 
 def _window_codes(codes: NDArray[np.uint64]) -> NDArray[np.uint64]:
     """Return a number for every run of FEWEST_WORDS words: a polynomial in them, modulo 2^64."""
-    runs = np.lib.stride_tricks.sliding_window_view(codes, FEWEST_WORDS)
-    total = np.zeros(len(runs), dtype=np.uint64)
-    for column in range(FEWEST_WORDS):
-        total = total * _FACTOR + runs[:, column]
+    runs = max(len(codes) - FEWEST_WORDS + 1, 0)
+    total = np.zeros(runs, dtype=np.uint64)
+    for first in range(FEWEST_WORDS):
+        total = total * _FACTOR + codes[first : first + runs]
     return total
 
 
@@ -47,12 +49,14 @@ def holding(documents: Sequence[str], sentences: Iterable[str]) -> NDArray[np.bo
         beginnings.setdefault(int(_window_codes(_codes(first, known))[0]), []).append(sentence)
     wanted = np.array(sorted(beginnings), dtype=np.uint64)
     found = np.zeros(len(documents), dtype=bool)
-    for index, document in enumerate(progress(documents, desc="looking for held-out sentences", unit="document")):
-        words = document.split(" ")
-        if len(words) < FEWEST_WORDS or not len(wanted):
-            continue
-        codes = _window_codes(_codes(words, known))
-        for code in np.unique(codes[np.isin(codes, wanted)]).tolist():
-            if any(f" {sentence} " in f" {document} " for sentence in beginnings[code]):
-                found[index] = True
+    chunks = range(0, len(documents) if looked_for else 0, _CHUNK)
+    for start in progress(chunks, desc="looking for held-out sentences", unit="chunk"):
+        split = [document.split(" ") for document in documents[start : start + _CHUNK]]
+        codes = _window_codes(_codes([word for words in split for word in words], known))
+        places = np.flatnonzero(wanted[np.searchsorted(wanted[:-1], codes)] == codes)
+        owners = np.searchsorted(np.cumsum([len(words) for words in split]), places, side="right") + start
+        # equal numbers are only likely to be equal words, and a run may go over the end of a document: read the text
+        for code, owner in {*zip(codes[places].tolist(), owners.tolist(), strict=True)}:
+            if any(f" {sentence} " in f" {documents[owner]} " for sentence in beginnings[code]):
+                found[owner] = True
     return found

@@ -20,6 +20,7 @@ from typing import Any
 from pipeline.budget import Budget, Cost, Ledger
 from pipeline.corpora.batches import BatchStream
 from pipeline.corpora.prepared import PreparedCorpus, TokenArray
+from pipeline.corpora.streams import open_stream
 from pipeline.distillation.losses import WordDistillation
 from pipeline.distillation.sequences import read_teacher, sequence_targets
 from pipeline.errors import StudyError
@@ -43,7 +44,7 @@ class Lesson:
 
     def stream(self, entry: dict[str, Any], corpus: PreparedCorpus) -> BatchStream:
         """Return the student's batches from their beginning."""
-        return BatchStream(
+        return open_stream(
             corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"], targets=self.targets
         )
 

@@ -43,3 +43,9 @@ def test_same_as_looking_at_each(documents: list[str], sentences: list[str]) -> 
     looked_for = [sentence for sentence in sentences if len(sentence.split()) >= FEWEST_WORDS]
     plain = [any(f" {sentence} " in f" {document} " for sentence in looked_for) for document in documents]
     assert np.array_equal(holding(documents, sentences), np.array(plain, dtype=bool))
+
+
+def test_many_documents() -> None:
+    sentence = "one two three four five six seven eight"
+    documents = ["some other words", f"they say {sentence}", "one two three four", "five six seven eight"] * 600
+    assert holding(documents, [sentence]).tolist() == [False, True, False, False] * 600, "never over a document's end"
