@@ -37,7 +37,8 @@ def main(
 
     Example: tlc export artifacts/default/pretrain/default-w64x2-s0/seconds --engine transformers --to plain
     """
-    from pipeline.deployment.export import check_target, export
+    from pipeline.deployment.directory import check_target
+    from pipeline.deployment.export import export
     from pipeline.deployment.forms import form_named
     from pipeline.deployment.sources import find_source
 

@@ -43,6 +43,7 @@ def written(candidate: Candidate, path: Path, corpus: PreparedCorpus, **facts: A
     run = {
         "run_id": "tiny-w32x2-s0-seconds-q4",
         "study": "tiny",
+        "task": "translation",
         "seed": 0,
         "budget": "40 s",
         "match": "seconds",
