@@ -23,6 +23,9 @@ BUDGET_TOLERANCE = 0.02
 PRIMARY_MATCH = "seconds"
 """The match that fixes the byte limits; the other match uses the same ones."""
 
+SCRATCH = "scratch"
+"""The recipe of models that were finetuned without pretraining: a control beside fp32, never chosen for anything."""
+
 
 HEADER_SLACK_BYTES = 64
 """Files of one encoding differ by this at most: their headers hold sums, in as many digits as those happen to have."""
@@ -85,7 +88,7 @@ def configurations(frame: pd.DataFrame) -> pd.DataFrame:
     `size_bytes` is the largest of the seeds, `quality` is null when a seed lacks it, `run_ids` go by seed.
     `eligible` says that every seed is ok and within its budget, and that the recipe was given to every seed of each size
     that has it: a mean over the seeds that survived would flatter, and so would the luckiest of many recipes that are
-    tried with one seed alone.
+    tried with one seed alone. Controls (`SCRATCH`) are never eligible.
     """
     records = []
     plain = frame[frame["teaching"].isna()]
@@ -109,7 +112,7 @@ def configurations(frame: pd.DataFrame) -> pd.DataFrame:
                 "quality": group["quality"].mean(skipna=False),
                 "seeds": len(group),
                 "run_ids": list(group["run_id"]),
-                "eligible": bool(whole and group["within_budget"].fillna(True).all()),
+                "eligible": bool(whole and first["recipe"] != SCRATCH and group["within_budget"].fillna(True).all()),
             }
         )
     return pd.DataFrame(records)

@@ -12,6 +12,8 @@ import pytest
 from pipeline.errors import StudyError
 from pipeline.run_id import parse_run_id
 from pipeline.selection import (
+    CLASSES,
+    SCRATCH,
     configurations,
     configurations_to_translate,
     heavy,
@@ -207,6 +209,28 @@ def test_students_are_never_in_a_class() -> None:
     configs = configurations(rows_frame([*grid(), student]))
     (choice,) = select(configs, "seconds", [1_025_000])
     assert "word" not in f"{choice}"
+
+
+def test_models_without_pretraining_are_never_chosen_nor_set_a_limit() -> None:
+    """Controls, however good: not light, not heavy, not the best of their size."""
+    scratch = [
+        row(size, "fp32", seed, match)
+        | parse_run_id(f"toy-{size}-s{seed}-{match}-scratch")
+        | {"valid_loss": 0.1, "bits": bits}
+        for size in PARAMS
+        for seed in range(3)
+        for match in ("seconds", "flops")
+        for bits in [None if size == "w32x2" else 4]
+    ]
+    frame = rows_frame([*grid(), *scratch])
+    configs = configurations(frame)
+    assert not configs.loc[configs["recipe"] == SCRATCH, "eligible"].any()
+    assert limits_bytes(frame, 8) == limits_bytes(rows_frame(grid()), 8)
+    for match in ("seconds", "flops"):
+        for classes in CLASSES:
+            for choice in select(configs, match, [50_000, 300_000, 10_000_000], classes=classes):
+                assert SCRATCH not in f"{choice}"
+    assert not [run_id for run_id in configurations_to_translate(frame, ENTRY) if run_id.endswith(SCRATCH)]
 
 
 def test_translated_are_the_chosen_the_dense_the_students_and_one_curve_a_size() -> None:
