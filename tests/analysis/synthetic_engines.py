@@ -48,25 +48,27 @@ def engine_records(
     settings: tuple[tuple[int, int], ...] = SETTINGS,
     change_record: Change = lambda record: record,
     everywhere: tuple[str, ...] = ("fp32",),
+    compared: tuple[str, ...] = COMPARED,
+    deployed: Callable[[dict[str, Any]], str] = deployed_in,
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
     """Return what the stages engines and time write of a table: every ok row deployed, each configuration's first seed timed.
 
-    The first seeds of the recipes `everywhere` run in every engine. `change_record` may alter a record before it is timed;
+    The first seeds of the recipes `everywhere` run in every engine of `compared`. `change_record` may alter a record before it is timed;
     quality is 100 - 20 x test loss - `LOST`.
     """
     first = set(frame[frame["seed"] == frame.groupby(["match", "config_id"])["seed"].transform("min")]["run_id"])
     records, latencies = [], []
     for row in frame[frame["status"] == "ok"].to_dict("records"):
-        run_id, deployed, timed = row["run_id"], deployed_in(row), row["run_id"] in first
+        run_id, own, timed = row["run_id"], deployed(row), row["run_id"] in first
         everything = timed and row["recipe"] in everywhere and pd.isna(row["teaching"])
-        for engine in (deployed, *(name for name in COMPARED if everything and name != deployed)):
+        for engine in (own, *(name for name in compared if everything and name != own)):
             quality = 100 - 20 * row["test_loss"] - LOST[engine]
             narrow = pd.notna(row["bits"]) and row["bits"] < 8
             record = change_record(
                 {
                     "run_id": run_id,
                     "engine": engine,
-                    "deployed": engine == deployed,
+                    "deployed": engine == own,
                     "status": "ok",
                     "note": f"its {row['bits']:.0f}-bit weights run as int8" if narrow else None,
                     "same_hypotheses": 0.995 if timed and engine.endswith("float32") else None,
