@@ -64,7 +64,7 @@ def _needed(measure: Measure, match: str, config_id: str) -> BySeed:
     for seed, run_id in measure.run_ids[match, config_id].items():
         if seed not in scores:
             raise StudyError(
-                f"{run_id}: its {measure.column} is needed and was not measured; run the evaluate and translate stages"
+                f"{run_id}: its {measure.column} is needed and was not measured; run the stages that measure, then report"
             )
     return scores
 

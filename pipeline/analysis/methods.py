@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
-from pipeline.selection import PRIMARY_MATCH
+from pipeline.selection import PRIMARY_MATCH, SCRATCH
 
 RIVALS = {
     "gptq": "uniform",
@@ -31,7 +31,7 @@ def methods_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
     rows = frame.assign(added=added_to_dense(frame), zstd_ratio=frame["size_zstd_bytes"] / frame["size_bytes"])
     rows = rows[(rows["match"] == PRIMARY_MATCH) & rows["teaching"].isna() & (rows["status"] == "ok")]
     lines = []
-    for recipe, group in rows[rows["recipe"] != "fp32"].groupby("recipe", sort=False):
+    for recipe, group in rows[~rows["recipe"].isin(["fp32", SCRATCH])].groupby("recipe", sort=False):
         added = group.groupby("size", sort=False)["added"].mean().dropna()
         bits, sparsity = group["bits"].max(), group["sparsity"].mean()
         lines.append(

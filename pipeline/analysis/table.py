@@ -12,7 +12,7 @@ import pandas as pd
 from pipeline.errors import StudyError
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
-from pipeline.selection import rows_frame
+from pipeline.selection import SCRATCH, rows_frame
 from pipeline.size import SizeSpec
 
 STATUSES = ("ok", "diverged", "failed", "missing")
@@ -20,7 +20,7 @@ STATUSES = ("ok", "diverged", "failed", "missing")
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """One model; a quantity that was not measured is None, never 0. Units stand in names, losses are nats a token.
+    """One model; a quantity that was not measured is None, never 0. Units stand in names, losses are nats a token or a sentence.
 
     The shape (`d_model` to `ffn_dim`), `params_kept` and `infer_flops_per_token` are of what is left; `size`, the other
     parameter counts and the dense bytes that `compression_ratio` divides are of the size that was trained. `latency_engine` is
@@ -128,7 +128,9 @@ def assemble(
     for expected in expected_models(entry):
         run_id = expected.run_id
         identity = parse_run_id(run_id) | {"method": expected.method}
-        recipe = entry["recipes"].get(identity["recipe"], {"kind": "none"})  # fp32 is no recipe of the study's
+        # fp32 is no recipe of the study's, nor is what was never pretrained
+        unlisted = {"kind": SCRATCH if identity["recipe"] == SCRATCH else "none"}
+        recipe = entry["recipes"].get(identity["recipe"], unlisted)
         shape = shape_of(identity["size"]).model_dump(include={"d_model", "num_layers", "num_heads", "ffn_dim"})
         measured = known.get(run_id, {"status": "missing"})
         record = {
@@ -143,9 +145,7 @@ def assemble(
         unknown = sorted(set(record) - set(COLUMNS))
         if unknown or record["status"] not in STATUSES:
             fault = f"unknown column {unknown[0]!r}" if unknown else f"unknown status {record['status']!r}"
-            raise StudyError(
-                f"{run_id}: {fault} in its measurements; run the evaluate, translate and engines stages again"
-            )
+            raise StudyError(f"{run_id}: {fault} in its measurements; run the stages that measure again, then report")
         records.append(asdict(Row(**record)))
     frame = pd.DataFrame(records, columns=list(COLUMNS))
     frame["within_budget"] = rows_frame(records)["within_budget"]

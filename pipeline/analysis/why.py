@@ -7,9 +7,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pipeline.analysis.damage import added_to_parent, one_grid
+from pipeline.analysis.damage import added_to_dense, added_to_parent, one_grid
 
 BITS = (4, 3)
+PRUNED = ("magnitude", "magnitude+finetune")
+"""Kinds that mask weights by magnitude and do nothing else, but for training on."""
 MEASURES = {"weight_error": "weight error", "added": "loss added"}
 WEAK = 0.2
 """A tau closer to 0 than this is not called a rise or a fall."""
@@ -31,6 +33,13 @@ def rounded(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows[chosen & (rows["status"] == "ok")]
     full = rows["parent_id"].isin(set(frame["run_id"]))
     return rows.assign(branch=np.where(full, "full", "early"))
+
+
+def pruned(frame: pd.DataFrame) -> pd.DataFrame:
+    """Return the rows of `PRUNED` kinds, with `level`, the masked share, and `added`, the test loss in nats above fp32."""
+    rows = frame.assign(added=added_to_dense(frame), level=frame["sparsity"].astype("float64").round(2))
+    chosen = rows["kind"].isin(PRUNED) & rows["teaching"].isna() & (rows["status"] == "ok")
+    return rows[chosen & rows["added"].notna()]
 
 
 def stratified_tau(rows: pd.DataFrame, cause: str, measure: str, strata: list[str]) -> tuple[float | None, int]:

@@ -1,0 +1,139 @@
+"""Started from equal pretraining loss, do sizes finetune equally well? Every branch of every size that was finetuned."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from pipeline.analysis.damage import is_dense
+from pipeline.analysis.task_words import Words
+from pipeline.analysis.wording import number
+
+PretrainLosses = Mapping[tuple[str, str], float | None]
+"""{(key of the run, branch): validation loss of the encoder that was finetuned}; branches are ``seconds``, ``flops-early``, ..."""
+
+SCORES = ("quality", "test_loss")
+
+
+def finetuned_branches(frame: pd.DataFrame, recipes: dict[str, Any], losses: PretrainLosses) -> pd.DataFrame:
+    """Return the finetuned, uncompressed rows of whole and of early branches, with `branch` and its `pretrain_valid_loss`.
+
+    Early branches are rows of their own where a recipe of the report entry's `recipes` takes them as they are. Rows without
+    either loss are left out.
+    """
+    untouched = {name for name, facts in recipes.items() if facts["branch"] == "early" and facts["kind"] == "none"}
+    early = frame["recipe"].isin(untouched) & frame["teaching"].isna()
+    rows = frame[(is_dense(frame) | early) & (frame["status"] == "ok")]
+    suffix = early[rows.index].map({True: "-early", False: ""})
+    rows = rows.assign(branch=rows["match"] + suffix, key=rows["run_id"].str.rsplit("-", n=2).str[0])
+    found = [losses.get(place) for place in zip(rows["key"], rows["branch"], strict=True)]
+    rows["pretrain_valid_loss"] = pd.Series(found, index=rows.index, dtype="float64")
+    return rows.dropna(subset=["pretrain_valid_loss", *SCORES])
+
+
+def branch_points(rows: pd.DataFrame) -> pd.DataFrame:
+    """Return one line a (size, branch) of `finetuned_branches`: means over seeds, their standard deviations, and `seeds`."""
+    grouped = rows.groupby(["size", "branch"], sort=False)
+    points = grouped[["params_total", "pretrain_valid_loss", *SCORES]].mean().astype("float64")
+    for name in SCORES:
+        points[f"{name}_sd"] = grouped[name].std(ddof=1)
+    points["seeds"] = grouped["seed"].nunique()
+    points = points.reset_index()
+    return points.sort_values(["params_total", "size", "pretrain_valid_loss"], kind="stable").reset_index(drop=True)
+
+
+def shared_ranges(points: pd.DataFrame) -> list[tuple[float, float, list[str]]]:
+    """Return (low, high, sizes) of every range of pretraining loss that at least two sizes span and no further one does.
+
+    Lowest first; a size spans what lies between its lowest and its highest branch. Empty where no ranges overlap.
+    """
+    spans = {str(size): (g.min(), g.max()) for size, g in points.groupby("size", sort=False)["pretrain_valid_loss"]}
+    found: list[tuple[float, float, list[str]]] = []
+    for low in sorted({low for low, _ in spans.values()}):
+        inside = [size for size, (first, last) in spans.items() if first <= low < last]
+        if len(inside) > 1:
+            found.append((float(low), float(min(spans[size][1] for size in inside)), inside))
+    return [one for one in found if not any(set(one[2]) < set(other[2]) for other in found)]
+
+
+def seeds_explain(points: pd.DataFrame, column: str, *, sizes: int, level: float = 0.95) -> float | None:
+    """Return how far apart `sizes` means over seeds lie by the luck of seeds alone, at most, with probability `level`.
+
+    Tukey's range: the studentized range times the standard error of a mean, with the variance of `column` pooled over the
+    points, and of a point's seeds the fewest. None without two seeds of a point.
+    Source: Tukey, The Problem of Multiple Comparisons (1953); Montgomery, Design and Analysis of Experiments, chapter 3.
+    """
+    repeated = points[points["seeds"] > 1]
+    degrees = float((repeated["seeds"] - 1).sum())
+    if not degrees:
+        return None
+    variance = float(((repeated["seeds"] - 1) * repeated[f"{column}_sd"] ** 2).sum()) / degrees
+    factor = float(stats.studentized_range.ppf(level, sizes, degrees))
+    return factor * float(np.sqrt(variance / int(points["seeds"].min())))
+
+
+def at_equal_loss(points: pd.DataFrame) -> list[dict[str, Any]]:
+    """Return one dict a shared range: the middle of it, and what each size has there after finetuning, as JSON data.
+
+    Scores are linear between the two branches of a size around that loss. `quality_seeds` and `test_loss_seeds` are
+    `seeds_explain` of these sizes; None with one seed.
+    """
+    result = []
+    for low, high, sizes in shared_ranges(points):
+        loss = (low + high) / 2
+        mine = points[points["size"].isin(sizes)]
+        lines = []
+        for size in sizes:
+            branches = mine[mine["size"] == size].sort_values("pretrain_valid_loss")
+            before = branches["pretrain_valid_loss"].to_numpy()
+            lines.append({"size": size} | {name: float(np.interp(loss, before, branches[name])) for name in SCORES})
+        spread = {f"{name}_spread": float(np.ptp([line[name] for line in lines])) for name in SCORES}
+        seeds = {f"{name}_seeds": seeds_explain(mine, name, sizes=len(sizes)) for name in SCORES}
+        result.append({"loss": loss, "low": low, "high": high, "sizes": lines, **spread, **seeds})
+    return result
+
+
+def equal_pretraining_loss(frame: pd.DataFrame, recipes: dict[str, Any], losses: PretrainLosses) -> dict[str, Any]:
+    """Return the `points` of a table and what sizes have at a `common` pretraining loss, in the form of verdict.json."""
+    points = branch_points(finetuned_branches(frame, recipes, losses))
+    numbers = ("pretrain_valid_loss", *SCORES, *(f"{name}_sd" for name in SCORES))
+    return {
+        "points": [
+            {
+                "size": str(line["size"]),
+                "branch": str(line["branch"]),
+                "seeds": int(line["seeds"]),
+                **{name: None if pd.isna(line[name]) else float(line[name]) for name in numbers},
+            }
+            for line in points.to_dict("records")
+        ],
+        "common": at_equal_loss(points),
+    }
+
+
+def equal_pretraining_loss_sentences(found: dict[str, Any], *, words: Words) -> list[str]:
+    """Return what sizes have at each common pretraining loss, one sentence each; or that there is none."""
+    if not found["common"]:
+        return [
+            "The branches of no two sizes span a common pretraining loss: whether sizes finetune equally well from an equal loss "
+            "is not known here."
+        ]
+    sentences = []
+    for one in found["common"]:
+        values = ", ".join(f"{line['size']} {number(line['quality'], 1)}" for line in one["sizes"])
+        apart = f"{number(one['quality_spread'], 1)} points apart"
+        seeds = (
+            "; with one seed nothing says how much of that is luck"
+            if one["quality_seeds"] is None
+            else f", where seeds alone explain up to {number(one['quality_seeds'], 1)} (test loss: "
+            f"{number(one['test_loss_spread'], 3)} and {number(one['test_loss_seeds'], 3)})"
+        )
+        sentences.append(
+            f"At a pretraining loss of {number(one['loss'], 3)}, which the branches of {len(one['sizes'])} sizes span, "
+            f"{words.quality} after finetuning is, in order of parameters, {values}: {apart}{seeds}."
+        )
+    return sentences
