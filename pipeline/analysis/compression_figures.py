@@ -8,11 +8,13 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, size_style, title
+from pipeline.analysis.figure_style import empty, legend_below, log_ticks, panels, size_style, title
 from pipeline.analysis.fronts import comparable, described, front
+from pipeline.analysis.grids import sizes_in_order
 from pipeline.analysis.kinds import GROUP_MARKERS, group_of
 from pipeline.analysis.pareto import pareto_front
-from pipeline.analysis.training_figures import MATCH_NAMES, sizes_in_order
+from pipeline.analysis.task_words import Words
+from pipeline.analysis.training_figures import MATCH_NAMES
 
 COSTS = {"size_bytes": ("file (MB)", 1e6), "infer_flops_per_token": ("inference FLOPs a token (millions)", 1e6)}
 """{column: (label, unit)}."""
@@ -33,15 +35,15 @@ def _points(axes: Axes, here: pd.DataFrame, styles: dict[str, Any], *, cost: str
             axes.plot([], [], color="0.4", marker=marker, linestyle="none", label=group)
 
 
-def every_configuration(frame: pd.DataFrame, limits: list[int], *, cost: str, column: str, quality_name: str) -> Figure:
+def every_configuration(frame: pd.DataFrame, limits: list[int], *, cost: str, column: str, words: Words) -> Figure:
     """Draw every configuration's `column` (test_loss or quality) against its `cost` (of `COSTS`), by match.
 
     `limits` are bytes, drawn as dotted lines. Losses are means over seeds, and their front is chosen on validation loss;
-    quality is the first seed's: a size's whole curve is translated with that one alone.
+    quality is the first seed's where not every row has it: a size's whole curve is translated with that one alone.
     """
     lower = column == "test_loss"
     first = frame["seed"] == frame.groupby("size")["seed"].transform("min")
-    configs = described(frame if lower else frame[first])
+    configs = described(frame if lower or words.every_row_scored else frame[first])
     configs = comparable(configs[configs[column].notna() & configs[cost].notna()], cost)
     matches = list(dict.fromkeys(configs["match"]))
     figure, every = panels(max(1, len(matches)), height=5.0)
@@ -59,10 +61,10 @@ def every_configuration(frame: pd.DataFrame, limits: list[int], *, cost: str, co
         axes.plot([], [], color="0.25", linewidth=1.2, label="Pareto front")
         if cost == "size_bytes":
             axes.plot([], [], color="0.6", linestyle=":", label="limits")
-        axes.set(xscale="log", xlabel=label, ylabel="test loss (nats a token)" if lower else quality_name)
+        axes.set(xscale="log", xlabel=label, ylabel=words.loss_axis if lower else words.quality_axis)
         if lower:
             axes.set_yscale("log")
-            log_ticks(axes.yaxis, steps=LOSS_STEPS)
+            log_ticks(axes.yaxis, steps=words.loss_ticks)
         log_ticks(axes.xaxis)
         compressed = int((best["kind"] != "none").sum())
         title(axes, f"At {MATCH_NAMES[str(match)]} {compressed} of {len(best)} on the Pareto front are compressed")

@@ -72,9 +72,6 @@ def log_ticks(axis: Axis, *, steps: Sequence[float] = (1, 2, 5), unit: Callable[
     axis.set_minor_formatter(NullFormatter())
 
 
-LOSS_STEPS = (1, 1.5, 2, 2.5, 3, 4, 5, 6, 8)
-
-
 def legend_below(axes: Axes, *, columns: int | None = None) -> None:
     """Put the legend under the panel, where it covers no point."""
     handles, labels = axes.get_legend_handles_labels()

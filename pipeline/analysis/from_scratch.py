@@ -8,6 +8,7 @@ import pandas as pd
 
 from pipeline.analysis.damage import is_dense
 from pipeline.analysis.measures import Measure, difference
+from pipeline.analysis.task_words import Words
 
 _SHAPE = ["d_model", "num_layers", "num_heads", "ffn_dim"]
 
@@ -62,7 +63,7 @@ def from_scratch(frame: pd.DataFrame, by_loss: Measure, *, components: int) -> l
     return result
 
 
-def from_scratch_sentence(pairs: list[dict[str, Any]]) -> str:
+def from_scratch_sentence(pairs: list[dict[str, Any]], *, words: Words) -> str:
     """Return what the pairs say together, as one sentence."""
     if not pairs:
         return "No recipe of this study prunes a size to the shape of another."
@@ -70,7 +71,7 @@ def from_scratch_sentence(pairs: list[dict[str, Any]]) -> str:
     sure = [pair for pair in pairs if pair["low"] is not None and pair["low"] * pair["high"] > 0]
     sure_better = sum(pair["difference"] > 0 for pair in sure)
     return (
-        f"Pruned from a larger size and recovered, a shape has a lower test loss than trained from scratch with the same "
+        f"Pruned from a larger size and recovered, a shape has a lower test loss than {words.trained_at_that_shape} with the same "
         f"total in {len(better)} of {len(pairs)} pairs (intervals without 0: {sure_better} lower, {len(sure) - sure_better} "
         "higher)."
     )

@@ -6,8 +6,9 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, title
+from pipeline.analysis.figure_style import empty, legend_below, log_ticks, panels, title
 from pipeline.analysis.latency_limits import LATENCY_TOLERANCE, deployed_configurations, limits_ms, timed_settings
+from pipeline.analysis.task_words import Words
 from pipeline.selection import PRIMARY_MATCH, heavy, light
 
 SIDES = {
@@ -76,7 +77,7 @@ def latency_front(here: pd.DataFrame, column: str) -> pd.DataFrame:
     return here[~(as_fast & (losses[None, :] < losses[:, None])).any(axis=1)].sort_values("latency_ms_p50")
 
 
-def quality_and_latency(frame: pd.DataFrame, engines: pd.DataFrame, count: int, *, quality_name: str) -> Figure:
+def quality_and_latency(frame: pd.DataFrame, engines: pd.DataFrame, count: int, *, words: Words) -> Figure:
     """Draw quality of the engines' own output and test loss against median latency, under the primary match.
 
     One thread and batch 1 where these were timed, else the smallest batch; `count` limits, where that setting has a ladder,
@@ -96,7 +97,7 @@ def quality_and_latency(frame: pd.DataFrame, engines: pd.DataFrame, count: int, 
         here.loc[side(here), "side"] = name
     threads, batch = settings[0]
     for axes, column, label in zip(
-        both, ("engine_quality", "test_loss"), (quality_name, "test loss (nats a token)"), strict=True
+        both, ("engine_quality", "test_loss"), (words.quality_axis, words.loss_axis), strict=True
     ):
         lower = column == "test_loss"
         for limit in limits:
@@ -115,13 +116,13 @@ def quality_and_latency(frame: pd.DataFrame, engines: pd.DataFrame, count: int, 
         )
         if lower:
             axes.set_yscale("log")
-            log_ticks(axes.yaxis, steps=LOSS_STEPS)
+            log_ticks(axes.yaxis, steps=words.loss_ticks)
         axes.margins(x=0.08, y=0.12)
         log_ticks(axes.xaxis, steps=(1, 1.5, 2, 3, 4, 5, 7))
         sides = front["side"].value_counts()
         title(
             axes,
-            f"Of {len(front)} on the front of {'loss' if lower else quality_name} and latency "
+            f"Of {len(front)} on the front of {'loss' if lower else words.quality} and latency "
             f"{sides.get('heavy', 0)} are heavily compressed, {sides.get('light', 0)} lightly",
         )
         legend_below(axes, columns=4)

@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import Any
 
 from pipeline.analysis.engine_comparison import setting_name
+from pipeline.analysis.first_study import claim_text
 from pipeline.analysis.from_scratch import from_scratch_sentence
 from pipeline.analysis.fronts import front_sentence
+from pipeline.analysis.task_words import words_of
 from pipeline.analysis.wording import limit_text, outcome, side, winner
 
 NAMES = {"device_seconds": "Equal device seconds", "train_flops": "Equal training FLOPs"}
@@ -33,7 +35,8 @@ def _table(limits: list[dict[str, Any]], quality: str) -> list[str]:
 
 def verdict_markdown(verdict: dict[str, Any]) -> str:
     """Return the claims, one table a match and the first latency ladder, in Markdown; the numbers are those of verdict.json."""
-    quality = verdict["quality_name"]
+    words = words_of(verdict["task"])
+    quality = words.quality_axis
     lines = [f"**{verdict['claim']}**", ""]
     if verdict["latency_claim"]:
         lines += [verdict["latency_claim"], ""]
@@ -47,7 +50,7 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
         where = setting_name((one["threads"], one["batch"]))
         lines += [
             f"{NAMES[one['matched']]} ({one['budget']}), median latency of a batch in the engine of each model ({where}), "
-            f"{quality} of its own output, p adjusted within this ladder; other settings, each with p of its own, are on "
+            f"{words.quality} of its own output, p adjusted within this ladder; other settings, each with p of its own, are on "
             "the page:",
             "",
             *_table(one["limits"], quality),
@@ -58,11 +61,15 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
     thresholds = verdict["thresholds"]
     lines += [
         f"Positive favours heavy. 95 % intervals over seeds and sentences; p after Holm over the limits of each table. A winner "
-        f"needs p < {thresholds['p_value']} and {thresholds['quality']} {quality} or {thresholds['loss_percent']:g} % "
+        f"needs p < {thresholds['p_value']} and {thresholds['quality']} {words.quality_points} or {thresholds['loss_percent']:g} % "
         f"of loss. Training GFLOP/s: {speeds}.",
         "",
         *map(front_sentence, verdict["fronts"]),
-        from_scratch_sentence(verdict["from_scratch"]),
+        from_scratch_sentence(verdict["from_scratch"], words=words),
+        "",
+        "What of the first study's claims holds here:",
+        "",
+        *(f"- {claim_text(claim)}" for claim in verdict["first_study"]),
         "",
         f"Made by `python -m stages.report --study {verdict['study']}`.",
         "",

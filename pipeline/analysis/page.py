@@ -11,17 +11,20 @@ import pandas as pd
 from markupsafe import Markup
 
 from pipeline.analysis import wording
+from pipeline.analysis.captions import CAPTIONS
+from pipeline.analysis.checks import check_sentences
 from pipeline.analysis.claim import matches_disagree
 from pipeline.analysis.damage import is_dense
 from pipeline.analysis.engine_comparison import page_values
-from pipeline.analysis.figures import CAPTIONS
+from pipeline.analysis.first_study import FAILS, HOLDS
 from pipeline.analysis.from_scratch import from_scratch_sentence
 from pipeline.analysis.fronts import AXES, front_sentence
 from pipeline.analysis.markdown import NAMES
 from pipeline.analysis.methods import methods_table, side_by_side
 from pipeline.analysis.rivals import ACCOUNTINGS
 from pipeline.analysis.students import TEACHINGS
-from pipeline.selection import BUDGET_TOLERANCE
+from pipeline.analysis.task_words import words_of
+from pipeline.selection import BUDGET_TOLERANCE, SCRATCH
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 
@@ -60,10 +63,13 @@ def dense_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def budget_lines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[dict[str, Any]]:
-    """Return one dict a match: its budget, the least and the most that a row spent, and how many rows overran."""
+    """Return one dict a match: its budget, the least and the most that a row spent, and how many rows overran.
+
+    Controls, which spend a share of the budget alone, are left out.
+    """
     lines = []
     for match in entry["matches"]:
-        rows = frame[(frame["match"] == match) & (frame["status"] == "ok")]
+        rows = frame[(frame["match"] == match) & (frame["status"] == "ok") & (frame["recipe"] != SCRATCH)]
         spent = rows[f"total_{match}"]
         over = rows[~rows["within_budget"].fillna(True).astype(bool)]
         lines.append(
@@ -101,11 +107,13 @@ def render_page(
     numbers = ("number", "signed", "scientific", "count", "megabytes", "p_value")
     filters = (*numbers, "outcome", "winner", "limit_text", "side_facts")
     environment.filters |= {name: getattr(wording, name) for name in filters}
-    signatures = frame[["signature", "chrf_signature"]].dropna().drop_duplicates()
+    words, captions = words_of(entry["task"]), CAPTIONS[entry["task"]]
+    signatures = frame[["signature", "chrf_signature"]].dropna(subset=["signature"]).drop_duplicates()
     return environment.get_template(TEMPLATE.name).render(
         study=entry["study"],
         entry=entry,
         verdict=verdict,
+        words=words,
         disagree=matches_disagree(verdict["matches"]),
         names=NAMES,
         budgets=budget_lines(frame, entry),
@@ -115,15 +123,19 @@ def render_page(
         teachings=TEACHINGS,
         accountings=ACCOUNTINGS,
         fronts=[one | {"name": AXES[one["axis"]], "sentence": front_sentence(one)} for one in verdict["fronts"]],
-        from_scratch_sentence=from_scratch_sentence(verdict["from_scratch"]),
+        from_scratch_sentence=from_scratch_sentence(verdict["from_scratch"], words=words),
+        checks=check_sentences(verdict, words=words),
+        holds=HOLDS,
+        fails=FAILS,
         methods=methods_table(frame),
         rivals=side_by_side(frame),
         sizes=[str(size) for size in frame["size"].unique()],
         none_mark=wording.NONE,
         **page_values(frame, engines),
         lost=frame.loc[frame["status"] != "ok", ["run_id", "status"]].to_dict("records"),
-        figures={name: inline_svg(text, name=name, label=CAPTIONS[name]) for name, text in figures.items()},
-        captions=CAPTIONS,
+        figures={name: inline_svg(text, name=name, label=captions[name]) for name, text in figures.items()},
+        captions=captions,
+        with_chrf=bool(frame["chrf"].notna().any()),
         card=card,
         components=components,
         signatures=[tuple(line) for line in signatures.itertuples(index=False)],

@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.engines_table import engine_columns, engines_table
+from pipeline.analysis.equal_pretraining_loss import PretrainLosses
 from pipeline.analysis.figures import write_figures
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
@@ -82,8 +83,23 @@ def read_results(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
         for key in (*entry["runs"], *entry["students"])
         for row in read_json(artifacts / "evaluate" / key / "rows.json")
     ]
-    translations = read_json(artifacts / "translate" / "test" / "translations.json")
+    translated = entry["task"] == "translation"  # of classes the evaluate stage measures every row's accuracy itself
+    translations = read_json(artifacts / "translate" / "test" / "translations.json") if translated else {}
     return assemble(entry, rows, translations, engine_columns(read_engines(entry, artifacts)))
+
+
+def read_pretrain_losses(entry: dict[str, Any], artifacts: Path) -> PretrainLosses | None:
+    """Return the validation losses of the encoders that were finetuned; None in a study that finetunes nothing.
+
+    StudyError names the first file that is missing.
+    """
+    if entry["task"] != "classification":
+        return None
+    return {
+        (key, branch): record.get("pretrain_valid_loss")
+        for key in entry["runs"]
+        for branch, record in read_json(artifacts / "finetune" / key / "metrics.json").items()
+    }
 
 
 def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
@@ -95,15 +111,17 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
     frame, curve = read_results(entry, artifacts), read_curves(entry, artifacts)
     engines = read_engines(entry, artifacts)
     deployed = frame.set_index("run_id")["latency_engine"]
-    sentences = TestSentences(artifacts=artifacts, resamples=entry["resamples"])
+    sentences = TestSentences(artifacts=artifacts, resamples=entry["resamples"], task=entry["task"])
     verdict = build_verdict(
         frame,
         engines,
         entry,
+        curve=curve,
         quality_draws=sentences.quality_draws,
         engine_draws=lambda run_id: sentences.engine_draws(run_id, str(deployed[run_id])),
         loss_draws=sentences.loss_draws,
         components=sentences.components,
+        pretrain_losses=read_pretrain_losses(entry, artifacts),
     )
     check_verdict(verdict)
     students = students_table(frame, entry)
@@ -111,9 +129,7 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}.") as name:
         folder = Path(name)
         limits = limits_bytes(frame, entry["limits"])
-        figures = write_figures(
-            frame, engines, curve, students, limits, quality_name=entry["quality_name"], folder=folder / "figures"
-        )
+        figures = write_figures(frame, engines, curve, students, limits, verdict=verdict, folder=folder / "figures")
         page = render_page(
             frame,
             engines,

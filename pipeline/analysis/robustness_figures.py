@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
 from pipeline.analysis.figure_style import empty, legend_below, panels, size_style, title
-from pipeline.analysis.training_figures import sizes_in_order
+from pipeline.analysis.grids import sizes_in_order
 from pipeline.selection import PRIMARY_MATCH
 
 ROUNDING_LINES = {"uniform": ("round to nearest", "-"), "gptq": ("GPTQ", "--"), "qat": ("QAT", ":")}

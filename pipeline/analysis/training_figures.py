@@ -6,21 +6,17 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from pipeline.analysis.damage import is_dense
-from pipeline.analysis.figure_style import LOSS_STEPS, empty, legend_below, log_ticks, panels, size_style, title
+from pipeline.analysis.figure_style import empty, legend_below, log_ticks, panels, size_style, title
+from pipeline.analysis.grids import sizes_in_order
 from pipeline.analysis.students import TEACHINGS
+from pipeline.analysis.task_words import Words
 from pipeline.analysis.wording import count
 
 MATCH_NAMES = {"seconds": "equal device seconds", "flops": "equal training FLOPs"}
 MATCH_MARKERS = {"seconds": ("#0173b2", "o", "-"), "flops": ("#de8f05", "s", "--")}
 
 
-def sizes_in_order(frame: pd.DataFrame) -> list[str]:
-    """Return the sizes of the dense rows, fewest parameters first."""
-    dense = frame[is_dense(frame)].groupby("size", sort=False)[["params_total", "d_model", "num_layers"]].max()
-    return [str(size) for size in dense.sort_values(["params_total", "d_model", "num_layers"]).index]
-
-
-def curves(curve: pd.DataFrame, frame: pd.DataFrame, *, match: str) -> Figure:
+def curves(curve: pd.DataFrame, frame: pd.DataFrame, *, match: str, words: Words) -> Figure:
     """Draw validation loss against what `match` counts: trunks thin, cooled-down endpoints marked, first seeds."""
     column, label = {"seconds": ("train_seconds", "device seconds"), "flops": ("train_flops", "training TFLOPs")}[match]
     figure, (axes,) = panels(1, height=4.4)
@@ -48,8 +44,8 @@ def curves(curve: pd.DataFrame, frame: pd.DataFrame, *, match: str) -> Figure:
         last = cooled[cooled["phase"] == match]["valid_loss"]
         if len(last):
             ends[size] = float(last.iloc[-1])
-    axes.set(xlabel=label, ylabel="validation loss (nats a token)", yscale="log")
-    log_ticks(axes.yaxis, steps=LOSS_STEPS)
+    axes.set(xlabel=label, ylabel=words.trained_loss_axis, yscale="log")
+    log_ticks(axes.yaxis, steps=words.loss_ticks)
     if ends:
         best = min(ends, key=lambda size: ends[size])
         title(axes, f"{best} ends lowest at {MATCH_NAMES[match]} ({ends[best]:.2f})")
@@ -57,13 +53,11 @@ def curves(curve: pd.DataFrame, frame: pd.DataFrame, *, match: str) -> Figure:
     return figure
 
 
-def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
+def final_quality(frame: pd.DataFrame, *, words: Words) -> Figure:
     """Draw test loss and quality of the dense rows against parameters, by match: mean, and each seed as a dot."""
     dense = frame[is_dense(frame) & (frame["status"] == "ok")]
     figure, both = panels(2)
-    for axes, column, label in zip(
-        both, ("test_loss", "quality"), ("test loss (nats a token)", quality_name), strict=True
-    ):
+    for axes, column, label in zip(both, ("test_loss", "quality"), (words.loss_axis, words.quality_axis), strict=True):
         best = []
         for match, group in dense.groupby("match", sort=False):
             colour, marker, line = MATCH_MARKERS[str(match)]
@@ -82,7 +76,7 @@ def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
             best.append((str(match), str(means[column].idxmin() if column == "test_loss" else means[column].idxmax())))
         axes.set(xlabel="parameters", ylabel=label, xscale="log")
         log_ticks(axes.xaxis, unit=count)
-        word = "lowest loss" if column == "test_loss" else f"highest {quality_name}"
+        word = "lowest loss" if column == "test_loss" else f"highest {words.quality}"
         winners = {size for _, size in best}
         where = "under every match" if len(winners) == 1 else ""
         text = ", ".join(winners) if where else ", ".join(f"{size} ({match})" for match, size in best)
@@ -91,7 +85,7 @@ def final_quality(frame: pd.DataFrame, *, quality_name: str) -> Figure:
     return figure
 
 
-def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
+def distillation(students: pd.DataFrame, *, words: Words) -> Figure:
     """Draw test loss and quality of plain runs and of every kind of student, by size, at one total budget."""
     kinds = 0 if students.empty else students["teaching"].nunique()
     figure, both = panels(2, height=3 + 0.12 * kinds)
@@ -101,9 +95,7 @@ def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
         return figure
     styles = size_style([name for name in TEACHINGS if name in set(students["teaching"])])
     sizes = list(dict.fromkeys(students["size"]))
-    for axes, column, label in zip(
-        both, ("test_loss", "quality"), ("test loss (nats a token)", quality_name), strict=True
-    ):
+    for axes, column, label in zip(both, ("test_loss", "quality"), (words.loss_axis, words.quality_axis), strict=True):
         for place, (teaching, (colour, marker)) in enumerate(styles.items()):
             mine = students[students["teaching"] == teaching]
             beside = min(0.12, 0.8 / len(styles)) * (place - (len(styles) - 1) / 2)
@@ -123,7 +115,7 @@ def distillation(students: pd.DataFrame, *, quality_name: str) -> Figure:
         gain = students.loc[
             students["teaching"] != "plain", {"test_loss": "loss_gain", "quality": "quality_gain"}[column]
         ].dropna()
-        unit = "lower loss" if column == "test_loss" else f"higher {quality_name}"
+        unit = "lower loss" if column == "test_loss" else f"higher {words.quality}"
         title(axes, f"At equal totals {int((gain > 0).sum())} of {len(gain)} kinds of student have {unit}")
     legend_below(both[-1], columns=1 if len(styles) > 3 else None)
     return figure

@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from pipeline.analysis.task_words import Words
+
 MINUS, NONE = "\u2212", "\u2013"
 
 
@@ -88,12 +90,14 @@ def side(configuration: dict[str, Any] | None) -> str:
     return f"{configuration['config_id']} ({', '.join(facts)})"
 
 
-def side_facts(configuration: dict[str, Any], quality_name: str) -> str:
+def side_facts(configuration: dict[str, Any], words: Words) -> str:
     """Write what is known of a configuration besides its name; quality is of what ran, the engine where there is one."""
     parts = [f"{count(configuration['params_total'])} parameters, {number(configuration['compression_ratio'], 1)}x"]
     quality = configuration["quality"]
     if "latency_ms_p50" in configuration:
         parts.append(f"{milliseconds(configuration['latency_ms_p50'])} in {configuration['engine']}")
         quality = configuration["engine_quality"]
-    parts.append(f"loss {number(configuration['test_loss'], 3)}, {quality_name} {number(quality, 1)}")
+    parts.append(
+        f"loss {number(configuration['test_loss'], 3)}, {words.quality} {number(quality, 1)}{words.quality_unit}"
+    )
     return "; ".join(parts)

@@ -137,7 +137,7 @@ def report_entry(**changes: Any) -> dict[str, Any]:
         "recipes": {name: recipe_facts(name, **({"sizes": sizes} | limited.get(name, {}))) for name in recipes},
         "limits": 8,
         "resamples": 200,
-        "min_bleu": 0.3,
+        "min_quality": 0.3,
         "min_loss_percent": 1.0,
         "budgets": BUDGETS,
         "recovery_fraction": 0.15,
@@ -233,25 +233,50 @@ def corrupted(reference: str, loss: float, rng: np.random.Generator) -> str:
     return " ".join(str(rng.choice(WORDS)) if rng.random() < chance else word for word in words)
 
 
-def write_curves(folder: Path, size: str, seed: int) -> None:
-    lines = ["phase,step,train_seconds,train_flops,train_tokens,learning_rate,train_loss,valid_loss"]
+def curve_of(key: str, *, ends: dict[str, dict[str, float]] = DENSE) -> pd.DataFrame:
+    """Return a run's points as its curve.csv has them: a trunk of 8, then the ends of its branches, at `ends` and above."""
+    identity = parse_run_id(f"{key}-seconds-fp32")
+    size, seed = identity["size"], identity["seed"]
     speed = SPEED[size] * 1e9
-    end = DENSE["seconds"][size] + 0.01 * seed
-
-    def line(phase: str, seconds: float, loss: float) -> str:
-        return f"{phase},{round(seconds * 5)},{seconds},{seconds * speed},{seconds * 20000},0.001,{loss + 0.1},{loss}"
-
-    for i in range(1, 9):
-        seconds = 240 * i / 8
-        lines.append(line("trunk", seconds, end + 0.25 + 2.2 * np.exp(-3 * seconds / 240)))
-    lines += [line("seconds-early", 254, end + 0.05), line("seconds", 299, end)]
+    end = ends["seconds"][size] + 0.01 * seed
     flops_seconds = 1.49e13 / speed
-    lines += [
-        line("flops", flops_seconds, DENSE["flops"][size]),
-        line("flops-early", 0.85 * flops_seconds, DENSE["flops"][size] + 0.06),
+    points = [
+        *(("trunk", 30.0 * i, end + 0.25 + 2.2 * float(np.exp(-3 * i / 8))) for i in range(1, 9)),
+        ("seconds-early", 254.0, end + 0.05),
+        ("seconds", 299.0, end),
+        ("flops", flops_seconds, ends["flops"][size]),
+        ("flops-early", 0.85 * flops_seconds, ends["flops"][size] + 0.06),
     ]
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "curve.csv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return pd.DataFrame(
+        [
+            {
+                "phase": phase,
+                "step": round(seconds * 5),
+                "train_seconds": seconds,
+                "train_flops": seconds * speed,
+                "train_tokens": seconds * 20_000,
+                "learning_rate": 0.001,
+                "train_loss": loss + 0.1,
+                "valid_loss": loss,
+            }
+            for phase, seconds, loss in points
+        ]
+    )
+
+
+def curves_of(entry: dict[str, Any], *, ends: dict[str, dict[str, float]] = DENSE) -> pd.DataFrame:
+    """Return the frame of curves.csv of an entry's runs."""
+    parts = []
+    for key in entry["runs"]:
+        identity = parse_run_id(f"{key}-seconds-fp32")
+        parts.append(curve_of(key, ends=ends).assign(key=key, size=identity["size"], seed=identity["seed"]))
+    return pd.concat(parts, ignore_index=True)
+
+
+def write_curve(folder: Path, key: str, *, ends: dict[str, dict[str, float]] = DENSE) -> None:
+    path = folder / "pretrain" / key / "curve.csv"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    curve_of(key, ends=ends).to_csv(path, index=False, lineterminator="\n")
 
 
 def write_engines(folder: Path, frame: pd.DataFrame, references: list[str]) -> None:
@@ -313,8 +338,7 @@ def write_artifacts(root: Path, entry: dict[str, Any], *, truth: Truth = loss_of
         np.savez(folder / "evaluate" / key / "sentences.npz", **arrays)
         everything += rows
         if not student:
-            identity = parse_run_id(f"{key}-seconds-fp32")
-            write_curves(folder / "pretrain" / key, identity["size"], identity["seed"])
+            write_curve(folder, key)
             write_json(folder / "pretrain" / key / "metrics.json", {})
 
     by_name = {row["run_id"]: row for row in everything}

@@ -11,18 +11,22 @@ pytest.importorskip("seaborn")
 
 from matplotlib.figure import Figure
 
+from pipeline.analysis.checks_figures import early_and_late, loss_by_size, time_to_loss
 from pipeline.analysis.compression_figures import every_configuration
 from pipeline.analysis.figure_style import style
+from pipeline.analysis.finetuning_figures import equal_pretraining_loss, what_pretraining_brought
 from pipeline.analysis.fronts import fronts
 from pipeline.analysis.latency_figures import latency_front, quality_and_latency
+from pipeline.analysis.loss_by_size import loss_by_size as ends_by_size
 from pipeline.analysis.robustness_figures import loss_added
 from pipeline.analysis.students import students_table
 from pipeline.analysis.table import assemble
+from pipeline.analysis.task_words import WORDS
 from pipeline.analysis.training_figures import curves, distillation, final_quality
 from pipeline.analysis.why_figures import why
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
-from tests.analysis.synthetic import RECIPES, loss_of, report_entry, row_of
+from tests.analysis.synthetic import RECIPES, curves_of, loss_of, report_entry, row_of
 from tests.analysis.synthetic_engines import usual_ms, with_engines
 
 CURVE_COLUMNS = ["key", "size", "seed", "phase", "step", "train_seconds", "train_flops", "valid_loss"]
@@ -54,18 +58,52 @@ def test_a_poor_study_still_has_its_figures(sparse: pd.DataFrame) -> None:
     only_flops_timed = frame, engines[engines["match"] == "flops"]
     with style():
         for figure in (
-            every_configuration(sparse, [200_000], cost="size_bytes", column="test_loss", quality_name="BLEU"),
-            every_configuration(sparse, [200_000], cost="size_bytes", column="quality", quality_name="BLEU"),
-            every_configuration(sparse, [], cost="infer_flops_per_token", column="test_loss", quality_name="BLEU"),
+            every_configuration(sparse, [200_000], cost="size_bytes", column="test_loss", words=WORDS["translation"]),
+            every_configuration(sparse, [200_000], cost="size_bytes", column="quality", words=WORDS["translation"]),
+            every_configuration(
+                sparse, [], cost="infer_flops_per_token", column="test_loss", words=WORDS["translation"]
+            ),
             loss_added(sparse),
             why(sparse),
-            final_quality(sparse, quality_name="BLEU"),
-            curves(nothing, sparse, match="seconds"),
-            distillation(pd.DataFrame(), quality_name="BLEU"),
-            quality_and_latency(sparse, with_engines(sparse)[1].head(0), 8, quality_name="BLEU"),
-            quality_and_latency(*only_flops_timed, 8, quality_name="BLEU"),
+            final_quality(sparse, words=WORDS["translation"]),
+            curves(nothing, sparse, match="seconds", words=WORDS["translation"]),
+            distillation(pd.DataFrame(), words=WORDS["translation"]),
+            quality_and_latency(sparse, with_engines(sparse)[1].head(0), 8, words=WORDS["translation"]),
+            quality_and_latency(*only_flops_timed, 8, words=WORDS["translation"]),
+            loss_by_size(nothing, sparse, {"wide": None, "deep": None, "ends": []}, words=WORDS["translation"]),
+            time_to_loss(sparse, []),
+            early_and_late(sparse, []),
+            equal_pretraining_loss(sparse, {"points": [], "common": []}, words=WORDS["classification"]),
+            what_pretraining_brought(sparse, [], words=WORDS["classification"]),
         ):
             drawn(figure)
+
+
+def test_a_size_that_never_reaches_a_loss_is_drawn_hollow_where_its_trunk_ends() -> None:
+    frame = table(report_entry(sizes=["w32x2", "w64x2"], students=[], plain_of_student={}))
+    lines = [
+        {"loss": 3.0, "size": "w32x2", "censored": True, "steps": 900.0, "seconds": 90.0, "flops": 9e12},
+        {"loss": 3.0, "size": "w64x2", "censored": False, "steps": 400.0, "seconds": 80.0, "flops": 20e12},
+    ]
+    with style():
+        steps, _, flops = drawn(time_to_loss(frame, lines)).axes
+    hollow = [line for line in steps.lines if line.get_markerfacecolor() == "white" and len(line.get_xdata())]
+    assert [list(line.get_ydata()) for line in hollow] == [[900.0]]
+    assert [list(line.get_ydata()) for line in flops.lines if len(line.get_xdata())] == [[20.0], [9.0]]
+    assert steps.get_title(loc="left").replace("\n", " ") == "The larger of two sizes took fewer steps in 1 of 1 pairs"
+    assert flops.get_title(loc="left").replace("\n", " ") == "The larger of two sizes took fewer FLOPs in 0 of 0 pairs"
+
+
+def test_marks_of_losses_by_size_are_ends_of_branches_alone() -> None:
+    entry = report_entry(sizes=["w32x2", "w64x2", "w128x2", "w128x4"], students=[], plain_of_student={})
+    frame, curve = table(entry), curves_of(entry)
+    found = ends_by_size(curve, ["w32x2", "w64x2", "w128x2", "w128x4"])
+    with style():
+        wide, deep = drawn(loss_by_size(curve, frame, found, words=WORDS["translation"])).axes
+    marks = sorted(float(y) for line in wide.lines if line.get_linestyle() == "None" for y in line.get_ydata())
+    ends = sorted(line["valid_loss"] for line in found["ends"] if line["size"] != "w128x4")
+    assert marks == pytest.approx(ends)
+    assert "By depth (width 128): w128x2 ends lowest" in deep.get_title(loc="left").replace("\n", " ")
 
 
 def test_titles_say_what_is_seen() -> None:
@@ -91,7 +129,7 @@ def test_the_best_cooled_endpoint_is_named() -> None:
         ]
     )
     with style():
-        (axes,) = curves(curve, frame, match="seconds").axes
+        (axes,) = curves(curve, frame, match="seconds", words=WORDS["translation"]).axes
     assert axes.get_title(loc="left").replace("\n", " ") == "w32x2 ends lowest at equal device seconds (3.00)"
 
 
@@ -124,7 +162,7 @@ def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
     frame = table(report_entry(students=[], plain_of_student={}, recipes=list(RECIPES), limited=limited))
     with style():
         upper, lower = every_configuration(
-            frame, [], cost="infer_flops_per_token", column="test_loss", quality_name="BLEU"
+            frame, [], cost="infer_flops_per_token", column="test_loss", words=WORDS["translation"]
         ).axes
         panels = why(frame).axes
     held = next(one for one in fronts(frame) if one["axis"] == "infer_flops_per_token")
@@ -152,7 +190,7 @@ def test_latency_is_drawn_by_side_with_every_size_named() -> None:
     entry = report_entry(recipes=["q8", "q4", "width50"], limited=limited, students=[], plain_of_student={})
     frame, engines = with_engines(table(entry), milliseconds=much_faster_when_pruned)
     with style():
-        figure = drawn(quality_and_latency(frame, engines, 8, quality_name="BLEU"))
+        figure = drawn(quality_and_latency(frame, engines, 8, words=WORDS["translation"]))
     above, below = figure.axes
     for axes in (above, below):
         texts = [text.get_text() for text in axes.texts]
@@ -172,7 +210,7 @@ def test_what_is_about_as_fast_as_a_light_model_of_its_size_is_not_labelled() ->
     entry = report_entry(recipes=["q8", "q4", "width50"], limited=limited, students=[], plain_of_student={})
     with style():
         labels = [
-            {text.get_text() for text in quality_and_latency(*world, 8, quality_name="BLEU").axes[1].texts}
+            {text.get_text() for text in quality_and_latency(*world, 8, words=WORDS["translation"]).axes[1].texts}
             for world in (
                 with_engines(table(entry)),  # half the width in fp32 takes a tenth more or less than the whole in int8
                 with_engines(table(entry), milliseconds=much_faster_when_pruned),
@@ -188,7 +226,7 @@ def test_without_an_int8_model_latency_is_drawn_without_limits() -> None:
         dotted = [
             sum(
                 line.get_linestyle() == ":"
-                for line in quality_and_latency(frame, told, 8, quality_name="BLEU").axes[0].lines
+                for line in quality_and_latency(frame, told, 8, words=WORDS["translation"]).axes[0].lines
             )
             for told in (engines, without)
         ]

@@ -10,6 +10,7 @@ import pytest
 
 from pipeline.analysis.from_scratch import from_scratch, from_scratch_sentence, same_shape
 from pipeline.analysis.measures import measure
+from pipeline.analysis.task_words import WORDS
 from tests.analysis.synthetic import measured, report_entry, shape
 
 RECIPES = ("q8", "p50", "width50", "depth50kd")
@@ -64,6 +65,9 @@ def test_a_pair_that_lost_a_seed_is_left_out() -> None:
 
 def test_the_sentence_counts() -> None:
     pairs = found(table())
-    text = from_scratch_sentence(pairs)
+    text = from_scratch_sentence(pairs, words=WORDS["translation"])
     assert "lower test loss than trained from scratch with the same total in 2 of 6 pairs" in text
-    assert from_scratch_sentence([]) == "No recipe of this study prunes a size to the shape of another."
+    assert (
+        from_scratch_sentence([], words=WORDS["translation"])
+        == "No recipe of this study prunes a size to the shape of another."
+    )

@@ -20,7 +20,7 @@ from pipeline.analysis.verdict import build_verdict
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
 from pipeline.selection import configurations_to_translate
-from tests.analysis.synthetic import loss_of, report_entry, row_of
+from tests.analysis.synthetic import curves_of, loss_of, report_entry, row_of
 from tests.analysis.synthetic_engines import with_engines
 
 STUDENTS = {"q4": {"students": True}, "q8": {"students": True}}
@@ -60,6 +60,7 @@ def world(
         frame,
         engines,
         entry,
+        curve=curves_of(entry),
         quality_draws=quality_draws,
         engine_draws=engine_draws,
         loss_draws=loss_draws,

@@ -13,6 +13,7 @@ pytest.importorskip("seaborn")
 from pipeline.analysis.figure_style import save, style
 from pipeline.analysis.students import TEACHINGS, students_table
 from pipeline.analysis.table import assemble
+from pipeline.analysis.task_words import WORDS
 from pipeline.analysis.training_figures import distillation
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
@@ -80,7 +81,7 @@ def test_without_its_plain_run_a_student_gains_nothing_that_could_be_said() -> N
 def test_the_figure_shows_every_teaching_at_every_size(teachings: list[str], tmp_path: Path) -> None:
     entry = _entry(["w32x2", "w64x2", "w128x2"], teachings, seeds=1)
     with style():
-        figure = distillation(students_table(_table(entry), entry), quality_name="BLEU")
+        figure = distillation(students_table(_table(entry), entry), words=WORDS["translation"])
         save(figure, tmp_path, "students")
     for axes in figure.axes:
         assert len(axes.get_lines()) == 1 + len(teachings)

@@ -13,7 +13,7 @@ from pipeline.analysis.table import assemble
 from pipeline.analysis.verdict import build_verdict
 from pipeline.expected import expected_models
 from pipeline.run_id import parse_run_id
-from tests.analysis.synthetic import Truth, loss_of, report_entry, row_of
+from tests.analysis.synthetic import Truth, curves_of, loss_of, report_entry, row_of
 from tests.analysis.synthetic_engines import LOST, with_engines
 
 COMPONENTS = 100
@@ -69,6 +69,7 @@ def world(
         frame,
         table,
         entry,
+        curve=curves_of(entry),
         quality_draws=lambda name: 100 - 20 * loss_draws(name),
         engine_draws=engine_draws,
         loss_draws=loss_draws,
