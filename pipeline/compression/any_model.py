@@ -174,7 +174,7 @@ def entry_of(directory: Path, recipe: Recipe, *, budget: str | None, settings: M
     config = read_json(path)
     if kind_of_config(config, path) == ENCODER:
         raise StudyError(
-            f"{directory}: an encoder; single models are translation models, a study compresses classifiers"
+            f"{directory}: an encoder, which tlc compress does not take; compress it in its study (tlc quantize, tlc prune)"
         )
     size = shape_of(SimpleNamespace(**config))
     own = {name: value for name, value in (run.get("entry") or {}).items() if name in Settings.model_fields}

@@ -83,3 +83,10 @@ def sentences(encoder_corpus: Path) -> PreparedCorpus:
 def finetuned_run(encoder_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A classifier of these sentences, pretrained on the text beside them: the folder of its branches."""
     return finetuned(encoder_corpus, tmp_path_factory.mktemp("finetuned"))
+
+
+@pytest.fixture(params=["translation", "classification"])
+def each_corpus(request: pytest.FixtureRequest) -> PreparedCorpus:
+    """Sentence pairs, then labelled sentences."""
+    corpus: PreparedCorpus = request.getfixturevalue("corpus" if request.param == "translation" else "sentences")
+    return corpus

@@ -13,16 +13,19 @@ import torch
 from torch import Tensor, nn
 
 from pipeline.budget import Budget, Ledger
+from pipeline.compression.any_model import entry_of, recipe_of
 from pipeline.compression.candidate import Bench, Candidate
 from pipeline.compression.formats import load_model, save_compressed
 from pipeline.compression.registry import METHODS
 from pipeline.corpora.prepared import PreparedCorpus
+from pipeline.errors import StudyError
 from pipeline.models.checkpoint import load_dense
 from pipeline.models.parameters import learnt_parameters
 from pipeline.models.pruned import shape_of
 from pipeline.recipes import SETTINGS
 from tests.architectures import ARCHITECTURES, tiny_model, write_as_import
 from tests.benches import bench_of
+from tests.classifiers import encoder, encoder_size
 
 STRONG: dict[str, dict[str, Any]] = {
     "activations": {"bits": 4, "sentences": 20},
@@ -173,6 +176,14 @@ def test_training_of_another_architecture_follows_the_gradient(kind: str, corpus
         wanted = expected[name].grad
         assert wanted is not None, name
         np.testing.assert_allclose(gradient.numpy(), wanted.flatten().numpy(), atol=1e-5, err_msg=name)
+
+
+@pytest.mark.parametrize("num_labels", [0, 3])
+def test_an_encoder_is_refused_in_one_line(num_labels: int, tmp_path: Path) -> None:
+    encoder(encoder_size(num_labels=num_labels)).save_pretrained(tmp_path)
+    recipe = recipe_of([{"method": "uniform", "bits": 4}])
+    with pytest.raises(StudyError, match="an encoder, which tlc compress does not take; compress it in its study"):
+        entry_of(tmp_path, recipe, budget=None, settings={})
 
 
 def test_uneven_sides_are_rounded_and_masked(corpus: PreparedCorpus, tmp_path: Path) -> None:

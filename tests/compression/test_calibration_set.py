@@ -16,10 +16,11 @@ from pipeline.compression.calibration_set import (
 )
 from pipeline.corpora.batches import BatchStream, collate
 from pipeline.corpora.prepared import PreparedCorpus, Split, TokenArray
+from pipeline.corpora.streams import open_stream
 from pipeline.errors import StudyError
 from pipeline.flops import forward_flops, train_flops
 from pipeline.training.pricing import padded_positions
-from tests.benches import SIZE, bench_of, candidate_of
+from tests.benches import SIZE, bench_of, candidate_of, size_for
 
 
 def test_the_set_is_so_many_sentences_of_training_the_same_ones_every_time(
@@ -41,10 +42,38 @@ def test_the_set_is_so_many_sentences_of_training_the_same_ones_every_time(
     assert set(torch.cat([batch.indices for batch in others]).tolist()) != set(chosen.tolist())
 
 
-def test_a_set_larger_than_the_split_is_the_split(corpus: PreparedCorpus, tmp_path: Path) -> None:
-    batches = calibration_batches(bench_of(corpus, tmp_path), 10**6)
+def test_a_set_larger_than_the_split_is_the_split(each_corpus: PreparedCorpus, tmp_path: Path) -> None:
+    batches = calibration_batches(bench_of(each_corpus, tmp_path), 10**6)
     indices = torch.cat([batch.indices for batch in batches])
-    assert sorted(indices.tolist()) == list(range(len(corpus.split("train"))))
+    assert sorted(indices.tolist()) == list(range(len(each_corpus.split("train"))))
+    assert all(batch.source.numel() <= 300 for batch in batches)
+
+
+def test_labelled_sentences_are_chosen_in_the_same_way(sentences: PreparedCorpus, tmp_path: Path) -> None:
+    batches = calibration_batches(bench_of(sentences, tmp_path), 50)
+    chosen = torch.cat([batch.indices for batch in batches]).tolist()
+    assert len(chosen) == len(set(chosen)) == 50
+    more = torch.cat([batch.indices for batch in calibration_batches(bench_of(sentences, tmp_path), 60)]).tolist()
+    assert set(chosen) < set(more)
+    split = sentences.sentences("train")
+    for batch in batches:
+        assert batch.labels[:, 0].tolist() == split.labels[batch.indices.numpy()].tolist()
+
+
+def test_a_classifiers_pass_scores_nothing_and_counts_what_it_reads(sentences: PreparedCorpus, tmp_path: Path) -> None:
+    bench, candidate, size = bench_of(sentences, tmp_path), candidate_of(sentences), size_for(sentences)
+    stream = open_stream(sentences.split("train"), batch_tokens=300, seed=0)
+    some = [next(stream) for _ in range(64)]
+    mean = sum(train_flops(size, padded_positions(batch), vocab_size=sentences.vocab_size) for batch in some) / 64
+    assert size.key.endswith("c2")
+    assert seconds_per_flop(candidate, bench) == pytest.approx(0.5 / mean)
+    batches = calibration_batches(bench, 40)
+    charge_passes(candidate, bench, batches, passes=2)
+    cost = candidate.ledger.of("calibrate")
+    whole = sum(forward_flops(size, padded_positions(batch), vocab_size=sentences.vocab_size) for batch in batches)
+    head = 40 * 2 * size.d_model * (size.d_model + 2)
+    assert cost.flops == pytest.approx(2 * (whole - head))
+    assert cost.tokens == 2 * sum(batch.source_tokens for batch in batches)
 
 
 def test_an_empty_set_is_refused(corpus: PreparedCorpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

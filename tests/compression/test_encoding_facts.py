@@ -11,6 +11,7 @@ from transformers.models.m2m_100 import M2M100ForConditionalGeneration
 from pipeline.compression.activation_rounding import range_of
 from pipeline.compression.encoding_facts import encoding_facts, quantized_tensors
 from tests.candidates import compressed, untouched
+from tests.classifiers import encoder
 
 BuildModel = Callable[[str], M2M100ForConditionalGeneration]
 
@@ -44,6 +45,14 @@ def test_facts_of_a_mixture(build_model: BuildModel) -> None:
         "activation_bits": 8,
         "quantized_tensors": "matrices 3 (4 of 32 fp32), embedding 8, norms and biases fp32",
     }
+
+
+def test_a_classifiers_words_are_its_embedding_and_its_positions_a_matrix() -> None:
+    candidate = compressed(encoder(), bits=4, embedding_bits=8, keep=["classifier"])
+    facts = encoding_facts(candidate)
+    assert (facts["bits"], facts["embedding_bits"]) == (4, 8)
+    # Positions, the type of token, two layers of six, and the head's two.
+    assert facts["quantized_tensors"] == "matrices 4 (2 of 16 fp32), embedding 8, norms and biases fp32"
 
 
 def test_only_the_embedding(build_model: BuildModel) -> None:

@@ -33,6 +33,7 @@ from pipeline.errors import StudyError
 from pipeline.models.seq2seq import build
 from pipeline.size import SizeSpec
 from tests.candidates import compressed, untouched
+from tests.classifiers import encoder
 
 BuildModel = Callable[[str], M2M100ForConditionalGeneration]
 
@@ -99,6 +100,30 @@ def test_loading_gives_exactly_the_candidate(
         name: mask.sum() for name, mask in candidate.masks.items()
     }
     assert set(copied.quantized) == set(candidate.quantized)
+    assert save_compressed(copied, tmp_path / "twice").read_bytes() == path.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("bits", "sparsity", "settings"),
+    [(None, 0.5, {}), (3, 0.5, {"embedding_bits": 8, "keep": ["classifier", "position"]}), (4, 0.0, {})],
+)
+def test_a_classifier_comes_back_exactly(
+    tmp_path: Path, bits: int | None, sparsity: float, settings: dict[str, Any]
+) -> None:
+    candidate = compressed(encoder(), bits=bits, sparsity=sparsity, **settings)
+    path = save_compressed(candidate, tmp_path / "once")
+    loaded = load_model(tmp_path / "once")
+    assert path.name == COMPRESSED
+    before = dict(candidate.model.named_parameters())
+    assert list(dict(loaded.named_parameters())) == list(before)
+    assert all(same_bits(parameter, before[name]) for name, parameter in loaded.named_parameters())
+    ids = torch.tensor([[0, 7, 11, 2], [0, 9, 2, 1]])
+    with torch.no_grad():
+        answers = [model(input_ids=ids, attention_mask=(ids != 1).long()).logits for model in (loaded, candidate.model)]
+    assert torch.equal(*answers)
+    assert type(loaded) is type(candidate.model)
+    assert loaded.config.num_labels == 3
+    copied = again(candidate, tmp_path / "once")
     assert save_compressed(copied, tmp_path / "twice").read_bytes() == path.read_bytes()
 
 

@@ -24,13 +24,13 @@ from tests.benches import bench_of, candidate_of
 
 
 @pytest.fixture
-def candidate(corpus: PreparedCorpus) -> Candidate:
-    return candidate_of(corpus)
+def candidate(each_corpus: PreparedCorpus) -> Candidate:
+    return candidate_of(each_corpus)
 
 
 @pytest.fixture
-def batches(corpus: PreparedCorpus, candidate: Candidate, tmp_path: Path) -> list[Batch]:
-    return calibration_batches(bench_of(corpus, tmp_path), 30)
+def batches(each_corpus: PreparedCorpus, tmp_path: Path) -> list[Batch]:
+    return calibration_batches(bench_of(each_corpus, tmp_path), 30)
 
 
 def _alone(candidate: Candidate, batches: list[Batch]) -> dict[str, Tensor]:
@@ -47,25 +47,25 @@ def _alone(candidate: Candidate, batches: list[Batch]) -> dict[str, Tensor]:
     with torch.no_grad():
         for batch in batches:
             for one in batch.split(len(batch)):
-                candidate.model(
-                    input_ids=one.source,
-                    attention_mask=one.source_mask,
-                    decoder_input_ids=one.decoder_input,
-                    use_cache=False,
-                )
+                target = {} if candidate.size.num_labels else {"decoder_input_ids": one.decoder_input}
+                candidate.model(input_ids=one.source, attention_mask=one.source_mask, **target)
     for handle in handles:
         handle.remove()
     return {name: torch.cat(parts) for name, parts in seen.items()}
 
 
 def test_sums_are_those_of_sentences_computed_without_padding(candidate: Candidate, batches: list[Batch]) -> None:
-    assert any((batch.source_mask == 0).any() and (batch.labels < 0).any() for batch in batches)
+    translates = not candidate.size.num_labels
+    assert any((batch.source_mask == 0).any() and (batch.labels < 0).any() == translates for batch in batches)
     model = candidate.model
     weights = weights_of_layers(model)
     alone = _alone(candidate, batches)
     assert alone.keys() == weights.keys()
     norms, hessians, ranges = input_norms(model, batches), input_hessians(model, batches), input_ranges(model, batches)
-    assert norms.keys() == hessians.keys() == set(compressible(model))
+    assert norms.keys() == hessians.keys() == set(weights.values())
+    tables = {name for name in compressible(model) if "embeddings" in name}
+    assert norms.keys() == compressible(model).keys() - tables
+    assert len(tables) == (0 if translates else 3)  # a translation model's is its output projection
     assert ranges.keys() == weights.keys()
     for layer, inputs in alone.items():
         exact = inputs.double()
@@ -76,8 +76,8 @@ def test_sums_are_those_of_sentences_computed_without_padding(candidate: Candida
         assert ranges[layer] == pytest.approx((float(inputs.min()), float(inputs.max())), rel=1e-4, abs=1e-5)
 
 
-def test_the_output_projection_counts_for_the_embedding(candidate: Candidate) -> None:
-    weights = weights_of_layers(candidate.model)
+def test_the_output_projection_counts_for_the_embedding(corpus: PreparedCorpus) -> None:
+    weights = weights_of_layers(candidate_of(corpus).model)
     assert weights["lm_head"] == "model.shared.weight"
     assert len(set(weights.values())) == len(weights)
 
@@ -90,13 +90,18 @@ def test_the_model_is_left_as_it_was(candidate: Candidate, batches: list[Batch])
         rows[layer] = rows.get(layer, 0) + len(inputs)
         assert not inputs.requires_grad
 
-    observe_inputs(candidate.model, batches, observe, within="model.decoder.layers.1.")
+    translates = not candidate.size.num_labels
+    within = ("model.decoder.layers.1.",) if translates else ("roberta_prelayernorm.encoder.layer.1.", "classifier.")
+    for place in within:
+        observe_inputs(candidate.model, batches, observe, within=place)
     assert candidate.model.training
     assert not any(module._forward_pre_hooks for module in candidate.model.modules())
     targets, sources = sum(batch.target_tokens for batch in batches), sum(batch.source_tokens for batch in batches)
     assert sources != targets
+    assert translates or targets == sum(map(len, batches))
+    read = ("encoder_attn.k_proj", "encoder_attn.v_proj") if translates else ("query", "key", "value", ".dense")
     assert rows == {
-        name: sources if name.endswith(("encoder_attn.k_proj", "encoder_attn.v_proj")) else targets
+        name: sources if name.endswith(read) and not name.startswith("classifier") else targets
         for name in weights_of_layers(candidate.model)
-        if name.startswith("model.decoder.layers.1.")
+        if name.startswith(within)
     }

@@ -8,11 +8,13 @@ from pathlib import Path
 import pytest
 import torch
 from transformers.models.m2m_100 import M2M100Config, M2M100ForConditionalGeneration
+from transformers.models.roberta_prelayernorm import RobertaPreLayerNormConfig
 
 from pipeline.errors import StudyError
 from pipeline.flops import parameters_total
+from pipeline.models.building import build as build_any
 from pipeline.models.checkpoint import load_dense
-from pipeline.models.pruned import is_heads_pruned, model_of, reshaped
+from pipeline.models.pruned import is_heads_pruned, model_of, reshaped, shape_of
 from pipeline.models.seq2seq import build, config_of
 from pipeline.size import SizeSpec
 
@@ -89,6 +91,46 @@ def test_generation_with_a_cache_follows_the_logits() -> None:
         output = model.generate(IDS, **arguments, use_cache=True, output_logits=True, return_dict_in_generate=True)
     expected = _logits(model, output.sequences[:, :-1])
     assert torch.allclose(torch.stack(output.logits, 1), expected, atol=1e-5)
+
+
+ENCODER = STANDARD.changed(architecture="encoder", positions=12, num_labels=3)
+
+
+def test_a_classifiers_heads_too(tmp_path: Path) -> None:
+    """Three heads of eight columns are four of which the last one's output is thrown away."""
+    size = ENCODER.changed(num_heads=3, head_dim=8)
+    model = build_any(size, vocab_size=40, seed=0).eval()
+    whole = build_any(ENCODER, vocab_size=40, seed=1).eval()
+    parameters = dict(model.named_parameters())
+    with torch.no_grad():
+        for name, parameter in whole.named_parameters():
+            part = tuple(slice(length) for length in parameters[name].shape)
+            if "attention.output.dense.weight" in name:
+                parameter.zero_()
+            parameter[part] = parameters[name]
+        answers = [one(input_ids=IDS, attention_mask=MASK).logits for one in (model, whole)]
+    torch.testing.assert_close(*answers)
+    assert sum(parameter.numel() for parameter in model.parameters()) == parameters_total(size, vocab_size=40)
+    assert shape_of(model.config) == size
+
+    model.save_pretrained(tmp_path)
+    with pytest.raises(StudyError, match="heads were pruned"):
+        load_dense(tmp_path)
+    again = model_of(RobertaPreLayerNormConfig.from_pretrained(tmp_path)).eval()
+    again.load_state_dict(model.state_dict())
+    assert torch.equal(again(input_ids=IDS, attention_mask=MASK).logits, answers[0])
+
+
+def test_a_classifier_reshaped_keeps_its_head_and_its_dropout() -> None:
+    model = build_any(ENCODER, vocab_size=40, seed=0, dropout=0.2).train()
+    same = reshaped(model, ENCODER, dict(model.named_parameters()))
+    assert type(same) is type(model)
+    assert same.training
+    assert (same.config.num_labels, same.config.hidden_dropout_prob, same.classifier.dropout.p) == (3, 0.2, 0.2)
+    answers = [one.eval()(input_ids=IDS, attention_mask=MASK).logits for one in (same, model)]
+    assert torch.equal(*answers)
+    with pytest.raises(StudyError, match=r"where size w32x2h3d8f40c3 wants"):
+        reshaped(model, ENCODER.changed(num_heads=3, head_dim=8), dict(model.named_parameters()))
 
 
 def test_plain_loading_refuses_pruned_heads_and_other_architectures(tmp_path: Path) -> None:

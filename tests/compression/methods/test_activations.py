@@ -64,8 +64,8 @@ def _losses(candidate: Candidate, corpus: PreparedCorpus) -> float:
     return validation_loss(corpus)(candidate.model)
 
 
-def test_every_linear_layer_sees_at_most_so_many_values(corpus: PreparedCorpus, tmp_path: Path) -> None:
-    bench, candidate = bench_of(corpus, tmp_path), candidate_of(corpus)
+def test_every_linear_layer_sees_at_most_so_many_values(each_corpus: PreparedCorpus, tmp_path: Path) -> None:
+    bench, candidate = bench_of(each_corpus, tmp_path), candidate_of(each_corpus)
     before = copy.deepcopy(candidate.model.state_dict())
     apply(candidate, Activations(method="activations", bits=3, sentences=40), bench)
     assert set(candidate.activations) == set(weights_of_layers(candidate.model))
@@ -128,6 +128,17 @@ def test_the_ranges_are_those_of_the_model_as_it_is(corpus: PreparedCorpus, tmp_
     assert again.ledger == whole.ledger
     assert whole.ledger.of("calibrate") == whole.ledger.total
     assert whole.ledger.total.seconds > 0
+
+
+def test_a_classifiers_every_layer_acts_on_its_losses(sentences: PreparedCorpus, tmp_path: Path) -> None:
+    candidate = candidate_of(sentences)
+    apply(candidate, Activations(method="activations", bits=2, sentences=40), bench_of(sentences, tmp_path))
+    for layer, limits in candidate.activations.items():
+        alone = candidate_of(sentences)
+        expected = _losses(alone, sentences)
+        round_inputs(alone.model, {layer: limits})
+        assert rounds_inputs(alone.model)
+        assert _losses(alone, sentences) != expected, layer
 
 
 def test_a_loaded_model_rounds_as_the_one_that_was_made(corpus: PreparedCorpus, tmp_path: Path) -> None:

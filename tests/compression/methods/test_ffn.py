@@ -11,39 +11,43 @@ import torch
 from pipeline.compression.methods.ffn import keep_ffn
 from pipeline.recipes import Ffn
 from pipeline.size import SizeSpec
-from tests.compression.methods.shrunk import SIZE, applied, check_removal, logits, some_model
+from tests.compression.methods.shrunk import SIZES, applied, attentions, check_removal, ffns, logits, some_model
 
 STEP = partial(Ffn, method="ffn")
+TASKS = pytest.mark.parametrize("task", SIZES)
 
 
+@TASKS
 @pytest.mark.parametrize("fraction", [0.25, 0.5])
-def test_it_leaves_a_sound_model(fraction: float, tmp_path: Path) -> None:
-    check_removal(lambda share: STEP(fraction=share), fraction, tmp_path)
+def test_it_leaves_a_sound_model(fraction: float, task: str, tmp_path: Path) -> None:
+    check_removal(lambda share: STEP(fraction=share), fraction, tmp_path, task=task)
 
 
-def test_columns_that_do_nothing_are_not_missed() -> None:
-    model = some_model()
+@TASKS
+def test_columns_that_do_nothing_are_not_missed(task: str) -> None:
+    model = some_model(SIZES[task])
     generator = torch.Generator().manual_seed(1)
     with torch.no_grad():
-        for layer in [*model.model.encoder.layers, *model.model.decoder.layers]:
+        for first, second in ffns(model):
             dead = torch.randperm(48, generator=generator)[:12]
-            layer.fc2.weight[:, dead] = 0
-            layer.fc1.weight[dead] *= 0.01
-    after = applied(STEP(fraction=0.25), model).model
+            second.weight[:, dead] = 0
+            first.weight[dead] *= 0.01
+    after = applied(STEP(fraction=0.25), model, SIZES[task]).model
     assert torch.allclose(logits(after), logits(model), atol=1e-5)
 
 
-def test_the_columns_of_smallest_magnitude_go_layer_by_layer() -> None:
-    model = some_model()
-    after = keep_ffn(model, SizeSpec(**(SIZE.model_dump() | {"ffn_dim": 30})))
-    for side in ("encoder", "decoder"):
-        for old, new in zip(getattr(model.model, side).layers, getattr(after.model, side).layers, strict=True):
-            magnitude = old.fc1.weight.square().sum(1) + old.fc2.weight.square().sum(0)
-            kept = magnitude.argsort(descending=True)[:30].sort().values
-            assert torch.equal(new.fc1.weight, old.fc1.weight[kept])
-            assert torch.equal(new.fc1.bias, old.fc1.bias[kept])
-            assert torch.equal(new.fc2.weight, old.fc2.weight[:, kept])
-            assert torch.equal(new.self_attn.q_proj.weight, old.self_attn.q_proj.weight)
+@TASKS
+def test_the_columns_of_smallest_magnitude_go_layer_by_layer(task: str) -> None:
+    model = some_model(SIZES[task])
+    after = keep_ffn(model, SIZES[task].changed(ffn_dim=30))
+    for (first, second), (new_first, new_second) in zip(ffns(model), ffns(after), strict=True):
+        magnitude = first.weight.square().sum(1) + second.weight.square().sum(0)
+        kept = magnitude.argsort(descending=True)[:30].sort().values
+        assert torch.equal(new_first.weight, first.weight[kept])
+        assert torch.equal(new_first.bias, first.bias[kept])
+        assert torch.equal(new_second.weight, second.weight[:, kept])
+    for old, new in zip(attentions(model), attentions(after), strict=True):
+        assert torch.equal(new[0].weight, old[0].weight)
 
 
 def test_no_column_is_lost_to_rounding() -> None:

@@ -16,8 +16,10 @@ from pipeline.compression.candidate import Candidate
 from pipeline.compression.methods.gptq import algebra_flops, apply, gptq_rows, inverse_factor
 from pipeline.compression.pruning import apply_masks, compressible, magnitude_masks
 from pipeline.compression.quantization import dequantize, quantize_rows
+from pipeline.corpora.batches import Batch
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
+from pipeline.models.parameters import EMBEDDINGS
 from pipeline.recipes import Gptq
 from tests.benches import bench_of, candidate_of
 
@@ -132,27 +134,30 @@ def _state(candidate: Candidate) -> dict[str, torch.Tensor]:
     return copy.deepcopy(candidate.model.state_dict())
 
 
+def _final_states(candidate: Candidate, batch: Batch) -> torch.Tensor:
+    """Return a decoder's states where there is a label, and a classifier's head's, whose classes they tell apart."""
+    source = {"input_ids": batch.source, "attention_mask": batch.source_mask}
+    if candidate.size.num_labels:
+        hidden = candidate.model.roberta_prelayernorm(**source)[0][:, 0]
+        return candidate.model.classifier.dense(hidden).tanh()
+    return candidate.model.model(**source, decoder_input_ids=batch.decoder_input)[0][batch.labels >= 0]
+
+
 def _output_errors(corpus: PreparedCorpus, folder: Path, bits: int) -> tuple[float, float]:
     """Return how far the final states are from the whole model's: with gptq, with rounding to nearest."""
     bench = bench_of(corpus, folder)
     whole, compensated, nearest = (candidate_of(corpus) for _ in range(3))
-    apply(compensated, Gptq(method="gptq", bits=bits, embedding_bits=32, sentences=200), bench)
+    tables = ["_embeddings"] if whole.size.num_labels else []
+    step = Gptq(method="gptq", bits=bits, embedding_bits=32, sentences=200, keep=tables)
+    apply(compensated, step, bench)
     with torch.no_grad():
-        for name, parameter in compressible(nearest.model).items():
-            if name != EMBEDDING:
-                parameter.copy_(torch.from_numpy(dequantize(quantize_rows(parameter.numpy(), bits))))
+        for name in compensated.quantized:
+            parameter = nearest.model.get_parameter(name)
+            parameter.copy_(torch.from_numpy(dequantize(quantize_rows(parameter.numpy(), bits))))
     errors = [0.0, 0.0]
     with torch.no_grad():
         for batch in calibration_batches(bench_of(corpus, folder, seed=9), 60):
-            states = [
-                candidate.model.model(
-                    input_ids=batch.source,
-                    attention_mask=batch.source_mask,
-                    decoder_input_ids=batch.decoder_input,
-                    use_cache=False,
-                )[0][batch.labels >= 0]
-                for candidate in (whole, compensated, nearest)
-            ]
+            states = [_final_states(candidate, batch) for candidate in (whole, compensated, nearest)]
             for number in (0, 1):
                 errors[number] += float((states[number + 1] - states[0]).square().sum())
     return errors[0], errors[1]
@@ -160,9 +165,9 @@ def _output_errors(corpus: PreparedCorpus, folder: Path, bits: int) -> tuple[flo
 
 @pytest.mark.parametrize("bits", [3, 4])
 def test_a_models_states_stay_closer_on_sentences_that_it_was_not_fitted_to(
-    corpus: PreparedCorpus, tmp_path: Path, bits: int
+    each_corpus: PreparedCorpus, tmp_path: Path, bits: int
 ) -> None:
-    compensated, nearest = _output_errors(corpus, tmp_path, bits)
+    compensated, nearest = _output_errors(each_corpus, tmp_path, bits)
     assert compensated < 0.7 * nearest
 
 
@@ -198,6 +203,28 @@ def test_a_step_quantizes_what_it_says_and_pays_for_it(corpus: PreparedCorpus, t
     assert cost.flops == pytest.approx(passes.ledger.total.flops + algebra)
     assert candidate.ledger.of("calibrate") == cost
     assert cost.seconds / cost.flops == pytest.approx(passes.ledger.total.seconds / passes.ledger.total.flops)
+
+
+def test_a_classifier_pays_for_its_head_too_and_its_tables_are_rounded_to_nearest(
+    sentences: PreparedCorpus, tmp_path: Path
+) -> None:
+    bench, candidate = bench_of(sentences, tmp_path), candidate_of(sentences)
+    before = _state(candidate)
+    apply(candidate, Gptq(method="gptq", bits=3, embedding_bits=8, sentences=20), bench)
+    assert set(candidate.quantized) == set(compressible(candidate.model))
+    tables = {name for name in candidate.quantized if "embeddings" in name}
+    for name, found in candidate.quantized.items():
+        assert found.bits == (8 if name in EMBEDDINGS else 3)
+        nearest = quantize_rows(before[name].numpy(), found.bits).codes
+        assert np.array_equal(found.codes, nearest) == (name in tables), name
+
+    batches = calibration_batches(bench, 20)
+    passes = candidate_of(sentences)
+    charge_passes(passes, bench, batches, passes=3)  # a layer each, and the head
+    sources = sum(batch.source_tokens for batch in batches)
+    layer = 4 * algebra_flops(32, 32, sources) + algebra_flops(64, 32, sources) + algebra_flops(32, 64, sources)
+    head = algebra_flops(32, 32, 20) + algebra_flops(2, 32, 20)
+    assert candidate.ledger.total.flops == pytest.approx(passes.ledger.total.flops + 2 * layer + head)
 
 
 def test_masks_stay_and_the_same_step_gives_the_same_bits(corpus: PreparedCorpus, tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import torch
 
 from pipeline.compression.methods.layers import kept_layers
 from pipeline.recipes import Layers
-from tests.compression.methods.shrunk import applied, check_removal, logits, some_model
+from tests.compression.methods.shrunk import SIZES, applied, attentions, check_removal, ffns, logits, some_model
 
 STEP = partial(Layers, method="layers")
 
@@ -27,20 +27,22 @@ def test_the_kept_are_the_most_evenly_spaced() -> None:
             assert (len(set(chosen)), chosen[0], chosen[-1]) == (kept, 0, count - 1)
 
 
+@pytest.mark.parametrize("task", SIZES)
 @pytest.mark.parametrize("fraction", [1 / 3, 2 / 3])
-def test_it_leaves_a_sound_model(fraction: float, tmp_path: Path) -> None:
-    model = check_removal(lambda share: STEP(fraction=share), fraction, tmp_path).model
-    for number, layer in enumerate(model.model.decoder.layers):
+def test_it_leaves_a_sound_model(fraction: float, task: str, tmp_path: Path) -> None:
+    model = check_removal(lambda share: STEP(fraction=share), fraction, tmp_path, task=task).model
+    for number, layer in enumerate(model.model.decoder.layers if task == "translation" else []):
         assert layer.self_attn.layer_idx == layer.encoder_attn.layer_idx == number
 
 
-def test_layers_that_do_nothing_are_not_missed() -> None:
-    model = some_model()
+@pytest.mark.parametrize("task", SIZES)
+def test_layers_that_do_nothing_are_not_missed(task: str) -> None:
+    model = some_model(SIZES[task])
+    # Of three layers a side the middle one: its self-attention, in a decoder the one after it, and its FFN.
+    attending, feeding = ([1], [1]) if task == "classification" else ([1, 5, 6], [1, 4])
     with torch.no_grad():
-        for side in ("encoder", "decoder"):
-            layer = getattr(model.model, side).layers[1]
-            for name, parameter in layer.named_parameters():
-                if "out_proj" in name or "fc2" in name:
-                    parameter.zero_()
-    after = applied(STEP(fraction=1 / 3), model).model
+        for layer in [attentions(model)[i][-1] for i in attending] + [ffns(model)[i][-1] for i in feeding]:
+            layer.weight.zero_()
+            layer.bias.zero_()
+    after = applied(STEP(fraction=1 / 3), model, SIZES[task]).model
     assert torch.allclose(logits(after), logits(model), atol=1e-5)

@@ -21,6 +21,7 @@ from pipeline.compression.sizes import parameter_shapes, size_bytes_theory
 from pipeline.errors import StudyError
 from pipeline.recipes import Quanto
 from tests.candidates import NO_BENCH, compressed, untouched
+from tests.classifiers import encoder
 
 BuildModel = Callable[[str], M2M100ForConditionalGeneration]
 
@@ -85,6 +86,26 @@ def test_at_fewer_bits_its_errors_are_of_the_size_of_ours(
     theirs, ours = quantized(model, bits), compressed(model, bits=bits, embedding_bits=32)
     for name, error in ours.weight_errors.items():
         assert error / factor < theirs.weight_errors[name] < error * factor, name
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_classifiers_head_is_among_its_layers(bits: int, tmp_path: Path) -> None:
+    model = encoder()
+    candidate = quantized(model, bits)
+    layers = {name for name, module in model.named_modules() if isinstance(module, torch.nn.Linear)}
+    assert set(candidate.weight_errors) == {f"{layer}.weight" for layer in layers}
+    assert {"classifier.dense", "classifier.out_proj"} < layers
+    save_compressed(candidate, tmp_path)
+    ids = torch.tensor([[0, 7, 11, 2], [0, 9, 2, 1]])
+    fields = {"input_ids": ids, "attention_mask": (ids != 1).long()}
+    with torch.no_grad():
+        made = candidate.model(**fields).logits
+        assert torch.equal(load_model(tmp_path)(**fields).logits, made)
+        torch.testing.assert_close(plain_model(candidate.model)(**fields).logits, made, atol=1e-4, rtol=1e-4)
+    ours = compressed(model, bits=bits, embedding_bits=32, keep=["_embeddings"])
+    assert ours.weight_errors.keys() == candidate.weight_errors.keys()
+    for name, error in ours.weight_errors.items():
+        assert error / 1.6 < candidate.weight_errors[name] < error * 1.6, name
 
 
 def test_strength_0_changes_nothing(model: M2M100ForConditionalGeneration) -> None:
