@@ -127,6 +127,20 @@ def test_masks_are_drawn_anew_every_epoch() -> None:
     assert sum(seen[0][i] == seen[1][i] for i in range(len(split))) < 5
 
 
+def test_masks_depend_on_seed_epoch_and_position() -> None:
+    split = text_split()
+    places: list[list[tuple[int, ...]]] = []
+    for seed in (0, 1):
+        stream = open_stream(split, batch_tokens=BATCH_TOKENS, seed=seed)
+        for _ in range(2):
+            batches = epoch_of(stream, len(split))
+            places += [[tuple((batch.labels[0] != -100).tolist()) for batch in batches]]
+    # which places of a batch's first block are scored, of five batches, in four epochs: 1 or 2 or 3 of 14
+    assert len({pattern for epoch in places for pattern in epoch}) > 12
+    for other in places[1:]:
+        assert sum(left == right for left, right in zip(places[0], other, strict=True)) < 3
+
+
 @pytest.mark.parametrize("ahead", [0, 3, 17, 40])
 def test_a_resumed_stream_gives_the_same_batches(split: AnySplit, ahead: int) -> None:
     stream = open_stream(split, batch_tokens=BATCH_TOKENS, seed=5)

@@ -258,6 +258,31 @@ def test_pairs_of_sentences_with_a_given_split(
     assert "Given: valid" in (tmp_path / "out" / "sentences" / "README.md").read_text()
 
 
+def test_pairs_that_share_a_sentence_on_either_side(
+    encoder_files: Files, make_encoder_spec: EncoderSpecFactory, tmp_path: Path
+) -> None:
+    chains = [(f"Is seat {i} free ?", f"Seat {i} , free ?", f"May I have seat {i} ?") for i in range(100)]
+    rows = [(chain[k], chain[k + 1], k) for k in (0, 1) for chain in chains]
+    files = with_sentences(encoder_files, tmp_path / "a.csv", rows, ("text", "other", "label"))
+    files["sentences"]["pair_column"] = "other"
+    card = prepare_encoder_corpus(make_encoder_spec(**files), tmp_path / "out")
+    assert_no_leak(tmp_path / "out")
+    assert card["counts"]["sentences"]["components"] == 100
+    assert card["splits"]["sentences"]["test"]["components"] == 30
+
+
+def test_names_of_special_tokens_are_text(
+    encoder_files: Files, make_encoder_spec: EncoderSpecFactory, documents: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "a.txt").write_text("\n\n".join(f"<s> {text} </s> <mask>" for text in documents))
+    files = encoder_files | {"text": {"kind": "files", "paths": [str(tmp_path / "a.txt")]}}
+    prepare_encoder_corpus(make_encoder_spec(**files), tmp_path / "out")
+    for name in NAMES:
+        split = text_of(tmp_path / "out", name)
+        assert set(split.blocks.ids[split.blocks.ids < 5].tolist()) == {2}
+        assert (split.blocks.ids == 2).sum() == len(split.lines()) - (name != "train")
+
+
 def test_hidden_labels(encoder_files: Files, make_encoder_spec: EncoderSpecFactory, tmp_path: Path) -> None:
     files = encoder_files | {"sentences": saved_pairs(tmp_path / "d") | {"test_split": "test"}}
     with pytest.raises(

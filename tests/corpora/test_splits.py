@@ -33,7 +33,11 @@ def test_labels_are_the_connected_components(rows: list[tuple[int, int]]) -> Non
 
 def test_equal_text_on_two_sides_is_no_link() -> None:
     assert splits.component_labels(["Tom", "Taxi"], ["Taxi", "Tom"]).tolist() == [0, 1]
+    assert splits.component_labels(["Tom", "Taxi"], ["Taxi", "Tom"], one_language=True).tolist() == [0, 0]
+    assert splits.component_labels(["a", "c", "b"], ["b", "d", "e"], one_language=True).tolist() == [0, 1, 0]
+    assert splits.component_labels(["a", "b", "a"], ["a", "b", "a"], one_language=True).tolist() == [0, 1, 0]
     assert splits.component_labels([], []).tolist() == []
+    assert splits.component_labels([], [], one_language=True).tolist() == []
 
 
 @given(edges, st.integers(1, 40))
