@@ -18,6 +18,7 @@ from pipeline.corpora.encoder_splits import LabelledSplit, TextSplit
 from pipeline.corpora.masking import Masking
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.corpora.token_array import TokenArray
+from pipeline.evaluation.classification import class_logits
 from pipeline.models.building import build
 from pipeline.models.checkpoint import model_directory
 from pipeline.models.pruned import shape_of
@@ -133,6 +134,9 @@ def write_classifier(directory: Path, corpus: PreparedCorpus, *, run_id: str, bi
     candidate = candidate_of_classifier(encoder(size, vocab_size=corpus.vocab_size))
     if bits is not None:
         uniform(candidate, Uniform(method="uniform", bits=bits), NO_BENCH)
+    with torch.no_grad():  # every class is the likeliest of some of the corpus' sentences
+        logits = torch.from_numpy(class_logits(candidate.model, corpus.sentences("valid")))
+        candidate.model.get_submodule("classifier.out_proj").bias.sub_(logits.mean(dim=0))
     name = parse_run_id(run_id)
     entry = {
         "study": name["study"],

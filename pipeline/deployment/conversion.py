@@ -48,17 +48,7 @@ def write_weights(
 
     `tokenizers` are those of source and target. EngineRefusal where the form cannot hold the model.
     """
-    from pipeline.compression.activation_rounding import rounds_inputs
-
-    if form.name == PACKED:
-        _copy_weights(source, directory)
-        return
-    if rounds_inputs(model):
-        raise EngineRefusal(
-            f"{source}: it rounds inputs on calibrated ranges, which {form.name} cannot; export it with --engine packed"
-        )
-    if form.family == "transformers":
-        _write_transformers(model, source, directory)
+    if _written_alike(form, model, source, directory, engine="ctranslate2-float32"):
         return
     if form.family == "ctranslate2":
         from pipeline.engines.ctranslate2_conversion import convert
@@ -67,7 +57,32 @@ def write_weights(
     convert(model, tokenizers[0], directory, weights=str(form.weights), target_tokenizer=tokenizers[1])
 
 
-def _write_transformers(model: Model, source: Path, directory: Path) -> None:
+def write_classifier(form: Form, model: Model, source: Path, directory: Path) -> None:
+    """Write the weights and configuration of the classifier in `source` into `directory` in a form, as `write_weights`."""
+    from pipeline.engines.onnxruntime_classifier import convert
+
+    if not _written_alike(form, model, source, directory, engine="onnxruntime-float32"):
+        convert(model, directory, weights=str(form.weights))
+
+
+def _written_alike(form: Form, model: Model, source: Path, directory: Path, *, engine: str) -> bool:
+    """Write a form that is no engine's own, and tell whether it was one; `engine` takes what transformers cannot load."""
+    from pipeline.compression.activation_rounding import rounds_inputs
+
+    if form.name == PACKED:
+        _copy_weights(source, directory)
+    elif rounds_inputs(model):
+        raise EngineRefusal(
+            f"{source}: it rounds inputs on calibrated ranges, which {form.name} cannot; export it with --engine packed"
+        )
+    elif form.family == "transformers":
+        _write_transformers(model, source, directory, engine=engine)
+    else:
+        return False
+    return True
+
+
+def _write_transformers(model: Model, source: Path, directory: Path, *, engine: str) -> None:
     from pipeline.compression.formats import DENSE, weights_file
     from pipeline.models.architectures import save_plain
     from pipeline.models.pruned import is_heads_pruned
@@ -75,7 +90,7 @@ def _write_transformers(model: Model, source: Path, directory: Path) -> None:
     if is_heads_pruned(model.config):
         raise EngineRefusal(
             f"{source}: its attention heads were pruned, a shape that transformers cannot load; "
-            "export it with --engine ctranslate2-float32 or packed"
+            f"export it with --engine {engine} or packed"
         )
     if weights_file(source).name == DENSE:
         _copy_weights(source, directory)

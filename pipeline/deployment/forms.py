@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from pipeline.errors import StudyError, nearest
@@ -74,27 +74,38 @@ FORMS = {
 }
 """Every form by name."""
 
+CLASSIFIER_FORMS = {
+    name: replace(form, library="onnxruntime", packages=("onnxruntime", "tokenizers"))
+    if form.family == "onnxruntime"
+    else form
+    for name, form in FORMS.items()
+    if form.family != "ctranslate2"
+}
+"""Every form of a classifier by name: CTranslate2 has no such encoder."""
 
-def form_named(name: str) -> Form:
-    """Return the form of this name; ``torch``, our own decoder, runs what is packed. StudyError on an unknown name."""
+
+def form_named(name: str, *, task: str = "translation") -> Form:
+    """Return a task's form of this name; ``torch`` runs what is packed. StudyError on a name that is not one of them."""
     if name == "torch":
-        return FORMS[PACKED]
+        name = PACKED
     if name not in FORMS:
         raise StudyError(f"no form {name!r} to export{nearest(name, FORMS)}")
-    return FORMS[name]
+    if task == "classification" and name not in CLASSIFIER_FORMS:
+        raise StudyError(f"{name} runs no classifiers; export it with --engine {', '.join(CLASSIFIER_FORMS)}")
+    return CLASSIFIER_FORMS[name] if task == "classification" else FORMS[name]
 
 
-def deployed_form(bits: Mapping[str, int], *, rounds_inputs: bool) -> Form:
+def deployed_form(bits: Mapping[str, int], *, rounds_inputs: bool, task: str = "translation") -> Form:
     """Return the form that a model is deployed in: what its row's latency was measured on.
 
     `bits` are those of its quantized matrices, by name; those of the embedding decide no more than they do in the row. What
-    our own decoder alone can run stays packed.
+    torch alone can run stays packed.
     """
     from pipeline.deployed import deployed_engine
     from pipeline.models.parameters import EMBEDDINGS
 
     widest = max((number for name, number in bits.items() if name not in EMBEDDINGS), default=None)
-    return form_named(deployed_engine(bits=widest, activation_bits=8 if rounds_inputs else None))
+    return form_named(deployed_engine(bits=widest, activation_bits=8 if rounds_inputs else None, task=task), task=task)
 
 
 def export_record(run: Any) -> dict[str, Any] | None:

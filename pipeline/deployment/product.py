@@ -29,6 +29,12 @@ TARGET = "target"
 OWN = "torch"
 """Our own decoder runs every model."""
 
+ENCODERS = {
+    "classification": "a classifier, which tells classes apart",
+    "masked_lm": "an encoder that predicts masked words",
+}
+"""What a run.json's task says of models that are none of translation."""
+
 DEFAULT_SEARCH = BeamSearch(beam=4, length_penalty=1.0, max_length=80)
 """For a model directory that names none."""
 
@@ -164,6 +170,8 @@ def open_product(directory: str | Path, *, engine: str | None = None, threads: i
     if threads < 1:
         raise StudyError(f"threads is {threads}; give at least 1")
     run = read_json(directory / "run.json") if (directory / "run.json").is_file() else {}
+    if isinstance(run, dict) and run.get("task") in ENCODERS:
+        raise StudyError(f"{directory}: {ENCODERS[run['task']]}, and translates nothing; README.md says how it is run")
     record = export_record(run)
     if record is None:
         return _open_model(directory, run, engine, threads)

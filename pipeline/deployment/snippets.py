@@ -1,4 +1,4 @@
-"""Three lines of Python that translate a sentence with an exported directory, in an environment without this project."""
+"""Three lines of Python that translate or classify a sentence with an export, in an environment without this project."""
 
 from __future__ import annotations
 
@@ -74,3 +74,31 @@ def snippet(
             "skip_special_tokens=True))",
         ]
     )
+
+
+def classifier_snippet(form: Form, *, names: list[str] | None, sentence: str, directory: Path = Path(".")) -> str:
+    """Return the lines that print a sentence's class: its name, or its number where `names` are None.
+
+    A tab stands between the two sentences of a pair. Run them as `snippet`'s.
+    """
+    place, texts = _quoted(str(directory)), [_quoted(text) for text in sentence.split("\t")]
+    if form.family == "transformers":
+        pair = texts[0] if len(texts) == 1 else f'{{"text": {texts[0]}, "text_pair": {texts[1]}}}'
+        first, second = "from transformers import pipeline", f'classify = pipeline("text-classification", {place})'
+        return "\n".join([first, second, f'print(classify([{pair}], truncation=True)[0]["label"])'])
+    if form.family == "onnxruntime":
+        graph, words = (_quoted(str(directory / name)) for name in ("model.onnx", "tokenizer.json"))
+        lines = [
+            "import onnxruntime, tokenizers",
+            f"model, bpe = onnxruntime.InferenceSession({graph}), tokenizers.Tokenizer.from_file({words})",
+        ]
+        row = f"(row := bpe.encode({', '.join(texts)})).ids"
+        logits = f'model.run(None, {{"input_ids": [{row}], "attention_mask": [row.attention_mask]}})[0]'
+    else:
+        lines = [
+            "from pipeline.compression.formats import load_model; from transformers import AutoTokenizer",
+            f"model, bpe = load_model({place}), AutoTokenizer.from_pretrained({place})",
+        ]
+        logits = f'model(**bpe({", ".join(texts)}, truncation=True, return_tensors="pt")).logits'
+    best = f"{logits}.argmax().item()"
+    return "\n".join([*lines, f"print({best if names is None else f'{_quoted(names)}[{best}]'})"])

@@ -12,6 +12,8 @@ from pipeline.files import read_json
 from pipeline.params import read_params
 from pipeline.run_id import parse_run_id
 
+SEARCH = ("beam", "length_penalty", "max_length")
+
 
 @dataclass(frozen=True, kw_only=True)
 class Source:
@@ -26,9 +28,9 @@ class Source:
     unmeasured: str | None = None
     """Why no measurement is of these files, where there is more to say than that they are no row's."""
     corpus: dict[str, Any] | None = None
-    """source_lang, target_lang, license and credit of its data, with the rest of the study's `prepare` entry."""
+    """license and credit of its data, and the languages of translation, with the rest of the study's `prepare` entry."""
     search: dict[str, Any] | None = None
-    """beam, length_penalty and max_length of the study."""
+    """beam, length_penalty and max_length of a study of translation."""
 
 
 def find_source(run: str) -> Source:
@@ -47,7 +49,7 @@ def find_source(run: str) -> Source:
     params = read_params()
     if study not in params["studies"]:
         raise StudyError(f"no study {study!r} in params.yaml{nearest(study, params['studies'])}")
-    entry = params["translate_test"][study]  # also where a stage would refuse it as stale: nothing is made here
+    entry = params["engines"][study]  # also where a stage would refuse it as stale: nothing is made here
     expected = {model.run_id: model for model in expected_models(entry)}
     if run not in expected:
         raise StudyError(f"no model {run!r} in study {study!r}{nearest(run, expected)}")
@@ -71,7 +73,7 @@ def _unknown(run: str) -> str:
         return f"{run}: no such directory; give a model's directory, or a run_id of the study's table"
     known: list[str] = []
     if Path("params.yaml").is_file():
-        for entry in (read_params().get("translate_test") or {}).values():
+        for entry in (read_params().get("engines") or {}).values():
             known += [model.run_id for model in expected_models(entry)]
     hint = nearest(run, known) if known else "; give a model's directory, or run this in the project's folder"
     return f"{run!r} is neither a model directory nor a run_id" + (hint if len(hint) < 200 else "")
@@ -114,7 +116,7 @@ def _of_directory(directory: Path) -> Source:
         raise StudyError(f"{directory}: already an exported model; export the model that it was made of")
     if study and run_id and Path("params.yaml").is_file():
         params = read_params()
-        entry = (params.get("translate_test") or {}).get(study)
+        entry = (params.get("engines") or {}).get(study)
         if entry is not None:
             folder = next((model.folder for model in expected_models(entry) if model.run_id == run_id), None)
             return _of_study(directory, run_id, study, entry, own=folder and Path("artifacts", study) / folder)
@@ -132,5 +134,5 @@ def _of_study(directory: Path, run_id: str, study: str, entry: dict[str, Any], *
         run_id=run_id if measured else None,
         unmeasured=elsewhere if own is not None and not measured else None,
         corpus=(read_params().get("prepare") or {}).get(study),
-        search={name: entry[name] for name in ("beam", "length_penalty", "max_length")},
+        search={name: entry[name] for name in SEARCH} if "beam" in entry else None,
     )

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from pipeline.corpora.prepared import PreparedCorpus
-from pipeline.deployment.export import SENTENCE, export
+from pipeline.deployment.export import export
 from pipeline.deployment.sources import Source
+from pipeline.deployment.translation_export import SENTENCE
 from pipeline.evaluation.decoding import translate
 from pipeline.evaluation.translation import plain
 from tests.deployment.conftest import SEARCH
