@@ -17,9 +17,8 @@ _HEADER = """\
 # of what each stage's module imports. A stage loops over its entries in params.yaml and depends on its own entry alone.
 """
 
-DATA_FILES = {
-    "pipeline/analysis/page.py": [f"pipeline/analysis/{name}.html.j2" for name in ("latency", "page", "students")]
-}
+_TEMPLATES = ("checks", "latency", "page", "students", "terms_classification", "terms_translation")
+DATA_FILES = {"pipeline/analysis/page.py": [f"pipeline/analysis/{name}.html.j2" for name in _TEMPLATES]}
 """Files that a module reads at run time, and on which its importers therefore depend."""
 
 EXCLUSIVE = frozenset({"time", "translate_test", "engines"})
