@@ -77,6 +77,14 @@ def test_a_mask_stands_where_a_word_stood(encoder_tokenizer: object) -> None:
     assert masked == [4 if i == word[0] else i for i in whole]
 
 
+def test_capitals_read_as_small_letters(tmp_path: Path, encoder_tokenizer: object) -> None:
+    train_encoder_tokenizer(LINES, vocab_size=290, lowercase=True).save_pretrained(str(tmp_path))
+    lower = load_tokenizer(tmp_path)
+    for tokenizer, same in ((lower, True), (encoder_tokenizer, False)):
+        assert (tokenizer("The HOUSE")["input_ids"] == tokenizer("the house")["input_ids"]) is same
+    assert lower.decode(encode(lower, ["The house <MASK>"], literally=True)[0]) == "the house <mask>"
+
+
 def test_names_of_special_tokens_can_be_text(encoder_tokenizer: object) -> None:
     text = "a <mask> and a </s> in HTML"
     ids, _ = encode(encoder_tokenizer, [text], literally=True)
