@@ -86,11 +86,9 @@ def time_to_loss(frame: pd.DataFrame, lines: list[dict[str, Any]]) -> Figure:
             continue
         for loss, (colour, marker) in zip(losses, styles.values(), strict=True):
             mine = sorted((line for line in lines if line["loss"] == loss), key=lambda line: int(params[line["size"]]))
-            reached = [line for line in mine if not line["censored"]]
-            axes.plot(
-                [params[line["size"]] for line in reached], [line[cost] / unit for line in reached], color=colour,
-                marker=marker, markersize=6, linewidth=1.1, label=f"loss {loss:.2f}",
-            )  # fmt: skip
+            x = [params[line["size"]] for line in mine]
+            y = [float("nan") if line["censored"] else line[cost] / unit for line in mine]  # no line joins over a gap
+            axes.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=1.1, label=f"loss {loss:.2f}")
             ended = [line for line in mine if line["censored"]]
             axes.plot(
                 [params[line["size"]] for line in ended], [line[cost] / unit for line in ended], color=colour,
@@ -125,7 +123,7 @@ def early_and_late(frame: pd.DataFrame, lines: list[dict[str, Any]]) -> Figure:
             line["added_early"], line["added_late"], s=32, color=colour, marker=marker, edgecolor="white", zorder=2
         )
     values = [line[name] for line in lines for name in ("added_early", "added_late")]
-    low, high = min(0.0, 1.3 * min(values)), max(0.02, 1.3 * max(values))
+    low, high = (1.3 if min(values) <= 0 else 0.7) * min(values), max(0.02, 1.4 * max(values))
     axes.plot([low, high], [low, high], color="0.5", linewidth=0.9, zorder=1)
     for size in dict.fromkeys(line["size"] for line in lines):
         axes.plot([], [], color=styles[size][0], marker="o", linestyle="none", label=size)

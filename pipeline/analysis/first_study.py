@@ -79,7 +79,7 @@ def _compression_claims(frame: pd.DataFrame, correlations: list[dict[str, Any]])
 def _range(values: pd.Series) -> str:
     """Write the least and the most of some losses; what rounds to nothing has no sign."""
     least, most = (number(round(float(value), 3) + 0.0, 3) for value in (values.min(), values.max()))
-    return f"{least} to {most}"
+    return f"{least} to {most}" if least != most else least
 
 
 def _reasons(frame: pd.DataFrame, matches: list[dict[str, Any]]) -> str | None:
