@@ -30,8 +30,8 @@ def main(
 ) -> None:
     """Write a trained or compressed model as a product: weights, tokenizer, model card, three lines that run it.
 
-    Fp32 weights become CTranslate2 float32, quantized ones CTranslate2 int8; what no engine takes stays packed in the
-    study's own file. README.md is the card, run.json has every setting.
+    Fp32 weights become CTranslate2 float32, quantized ones CTranslate2 int8, a classifier's ONNX Runtime likewise; what no
+    engine takes stays packed in the study's own file. README.md is the card, run.json has every setting.
 
     Example: tlc export default-w64x2-s0-seconds-q4 --to model, then tlc translate --model model < in.txt > out.txt
 

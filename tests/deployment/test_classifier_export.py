@@ -23,7 +23,7 @@ from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.deployment.classifier_export import SENTENCE
 from pipeline.deployment.export import export
 from pipeline.deployment.product import open_product
-from pipeline.deployment.sources import Source
+from pipeline.deployment.sources import Source, find_source
 from pipeline.engines.onnxruntime_classifier import OnnxRuntimeClassifier
 from pipeline.engines.registry import start_classifier
 from pipeline.engines.search import EngineRefusal
@@ -266,3 +266,21 @@ def test_the_command_exports_a_classifier(four_bits: Source, tmp_path: Path) -> 
     assert "as ONNX Runtime with int8 weights" in answer.output
     assert "pip install onnxruntime tokenizers" in answer.output
     assert str(tmp_path / "out" / "model.onnx") in answer.output
+
+
+def test_a_row_of_a_study_of_classifiers_is_found(sentences: PreparedCorpus, study: Path) -> None:
+    recipe = {"family": "rtn", "method": "quantize", "sizes": ["w32x2"], "matches": ["seconds"], "seeds": None}
+    entry = {"runs": ["mlm-w32x2-s0"], "students": [], "matches": ["seconds"], "recipes": {"q4": recipe}}
+    entry |= {"study": "mlm", "task": "classification", "trained_in": "finetune", "scratch": True}
+    params = {"studies": {"mlm": {"config": "configs/mlm.yaml"}}, "engines": {"mlm": entry}, "prepare": {"mlm": DATA}}
+    Path("params.yaml").write_text(yaml.safe_dump(params))
+    with pytest.raises(StudyError, match="make it with `tlc reproduce finetune@mlm-w32x2-s0`"):
+        find_source("mlm-w32x2-s0-seconds-fp32")
+    for recipe_name, name in (("fp32", "seconds"), ("scratch", "seconds-scratch")):
+        place = Path("artifacts", "mlm", "finetune", "mlm-w32x2-s0", name)
+        write_classifier(place, sentences, run_id=f"mlm-w32x2-s0-seconds-{recipe_name}")
+        found = find_source(f"mlm-w32x2-s0-seconds-{recipe_name}")
+        assert (found.directory, found.search, found.corpus) == (place, None, DATA)
+        assert find_source(str(place)) == found
+        assert export(found, name).form.name == "onnxruntime-float32"
+    assert "more than 40 tokens" in Path("seconds", "README.md").read_text(encoding="utf-8")
