@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.evaluation.resampling import loss_from_statistics, loss_statistics
+from pipeline.evaluation.accuracy import accuracy_from_statistics, accuracy_statistics
 from pipeline.evaluation.scores import bleu_from_statistics, sentence_bleu_statistics
 from pipeline.files import read_json
 
@@ -88,19 +88,15 @@ class Classes:
 
     def of_model(self, run_id: str) -> NDArray[Any]:
         (correct,) = sentence_arrays(self._artifacts, run_id, "test_correct")
-        return self._statistics(correct)
+        return accuracy_statistics(correct)
 
     def of_engine(self, run_id: str, engine: str) -> NDArray[Any]:
         path = self._artifacts / "engines" / f"{run_id}.{engine}.txt"
         lines = _lines(path, len(self._labels), stage="engines")
         try:
-            return self._statistics(np.array([int(line) for line in lines]) == self._labels)
+            return accuracy_statistics(np.array([int(line) for line in lines]) == self._labels)
         except ValueError as error:
             raise StudyError(f"{path}: not one class a line ({error}); run engines again") from None
 
     def score(self, statistics: NDArray[np.float64]) -> NDArray[np.float64]:
-        return 100 * loss_from_statistics(statistics)
-
-    def _statistics(self, correct: NDArray[Any]) -> NDArray[np.float64]:
-        """Return statistics (n, 2): right or not, and one a sentence."""
-        return loss_statistics(correct, np.ones(len(self._labels)))
+        return accuracy_from_statistics(statistics)

@@ -8,7 +8,7 @@ import pandas as pd
 
 from pipeline.analysis.early_and_late import early_and_late, early_and_late_sentence
 from pipeline.analysis.equal_pretraining_loss import (
-    PretrainLosses,
+    Finetunings,
     equal_pretraining_loss,
     equal_pretraining_loss_sentences,
 )
@@ -31,16 +31,16 @@ def first_study_checks(
     quality: Measure,
     loss: Measure,
     components: int,
-    pretrain_losses: PretrainLosses | None,
+    finetunings: Finetunings | None,
 ) -> dict[str, Any]:
     """Return the keys of `pipeline.analysis.schema_checks.CHECKS`.
 
-    `curve` is the frame of curves.csv; `matches` and `correlations` are those of verdict.json. `pretrain_losses` are None where
+    `curve` is the frame of curves.csv; `matches` and `correlations` are those of verdict.json. `finetunings` are None where
     the study finetunes nothing, and what is about finetuning is null then.
     """
     sizes = sizes_in_order(frame)
     times = time_to_loss(curve, sizes)
-    finetuned = None if pretrain_losses is None else equal_pretraining_loss(frame, entry["recipes"], pretrain_losses)
+    finetuned = None if finetunings is None else equal_pretraining_loss(frame, entry["recipes"], finetunings)
     return {
         "first_study": first_study_claims(
             frame,
@@ -54,7 +54,7 @@ def first_study_checks(
         "time_to_loss": times,
         "equal_pretraining_loss": finetuned,
         "what_pretraining_brought": None
-        if pretrain_losses is None
+        if finetunings is None
         else what_pretraining_brought(frame, quality=quality, loss=loss, components=components),
         "early_and_late": early_and_late(frame, entry["recipes"], loss, components=components),
     }

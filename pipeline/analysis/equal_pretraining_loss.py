@@ -13,14 +13,17 @@ from pipeline.analysis.damage import is_dense
 from pipeline.analysis.task_words import Words
 from pipeline.analysis.wording import number
 
-PretrainLosses = Mapping[tuple[str, str], float | None]
-"""{(key of the run, branch): validation loss of the encoder that was finetuned}; branches are ``seconds``, ``flops-early``, ..."""
+Finetunings = Mapping[tuple[str, str], Mapping[str, Any]]
+"""{(key of the run, branch): what the finetune stage says of it}: `pretrain_valid_loss` of the encoder, and `steps`.
+
+Branches are ``seconds``, ``flops-early``, ...
+"""
 
 SCORES = ("quality", "test_loss")
 
 
-def finetuned_branches(frame: pd.DataFrame, recipes: dict[str, Any], losses: PretrainLosses) -> pd.DataFrame:
-    """Return the finetuned, uncompressed rows of whole and of early branches, with `branch` and its `pretrain_valid_loss`.
+def finetuned_branches(frame: pd.DataFrame, recipes: dict[str, Any], finetunings: Finetunings) -> pd.DataFrame:
+    """Return the finetuned, uncompressed rows of whole and of early branches, with `branch`, `pretrain_valid_loss` and `finetune_steps`.
 
     Early branches are rows of their own where a recipe of the report entry's `recipes` takes them as they are. Rows without
     either loss are left out.
@@ -30,15 +33,16 @@ def finetuned_branches(frame: pd.DataFrame, recipes: dict[str, Any], losses: Pre
     rows = frame[(is_dense(frame) | early) & (frame["status"] == "ok")]
     suffix = early[rows.index].map({True: "-early", False: ""})
     rows = rows.assign(branch=rows["match"] + suffix, key=rows["run_id"].str.rsplit("-", n=2).str[0])
-    found = [losses.get(place) for place in zip(rows["key"], rows["branch"], strict=True)]
-    rows["pretrain_valid_loss"] = pd.Series(found, index=rows.index, dtype="float64")
+    told = [finetunings.get(place, {}) for place in zip(rows["key"], rows["branch"], strict=True)]
+    for column, name in (("pretrain_valid_loss", "pretrain_valid_loss"), ("finetune_steps", "steps")):
+        rows[column] = pd.Series([one.get(name) for one in told], index=rows.index, dtype="float64")
     return rows.dropna(subset=["pretrain_valid_loss", *SCORES])
 
 
 def branch_points(rows: pd.DataFrame) -> pd.DataFrame:
     """Return one line a (size, branch) of `finetuned_branches`: means over seeds, their standard deviations, and `seeds`."""
     grouped = rows.groupby(["size", "branch"], sort=False)
-    points = grouped[["params_total", "pretrain_valid_loss", *SCORES]].mean().astype("float64")
+    points = grouped[["params_total", "pretrain_valid_loss", "finetune_steps", *SCORES]].mean().astype("float64")
     for name in SCORES:
         points[f"{name}_sd"] = grouped[name].std(ddof=1)
     points["seeds"] = grouped["seed"].nunique()
@@ -97,10 +101,10 @@ def at_equal_loss(points: pd.DataFrame) -> list[dict[str, Any]]:
     return result
 
 
-def equal_pretraining_loss(frame: pd.DataFrame, recipes: dict[str, Any], losses: PretrainLosses) -> dict[str, Any]:
+def equal_pretraining_loss(frame: pd.DataFrame, recipes: dict[str, Any], finetunings: Finetunings) -> dict[str, Any]:
     """Return the `points` of a table and what sizes have at a `common` pretraining loss, in the form of verdict.json."""
-    points = branch_points(finetuned_branches(frame, recipes, losses))
-    numbers = ("pretrain_valid_loss", *SCORES, *(f"{name}_sd" for name in SCORES))
+    points = branch_points(finetuned_branches(frame, recipes, finetunings))
+    numbers = ("pretrain_valid_loss", "finetune_steps", *SCORES, *(f"{name}_sd" for name in SCORES))
     return {
         "points": [
             {

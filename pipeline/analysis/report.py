@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.engines_table import engine_columns, engines_table
-from pipeline.analysis.equal_pretraining_loss import PretrainLosses
+from pipeline.analysis.equal_pretraining_loss import Finetunings
 from pipeline.analysis.figures import write_figures
 from pipeline.analysis.markdown import verdict_markdown
 from pipeline.analysis.metrics import metrics
@@ -88,15 +88,15 @@ def read_results(entry: dict[str, Any], artifacts: Path) -> pd.DataFrame:
     return assemble(entry, rows, translations, engine_columns(read_engines(entry, artifacts)))
 
 
-def read_pretrain_losses(entry: dict[str, Any], artifacts: Path) -> PretrainLosses | None:
-    """Return the validation losses of the encoders that were finetuned; None in a study that finetunes nothing.
+def read_finetunings(entry: dict[str, Any], artifacts: Path) -> Finetunings | None:
+    """Return what the finetune stage says of each run's branches; None in a study that finetunes nothing.
 
     StudyError names the first file that is missing.
     """
     if entry["task"] != "classification":
         return None
     return {
-        (key, branch): record.get("pretrain_valid_loss")
+        (key, branch): record
         for key in entry["runs"]
         for branch, record in read_json(artifacts / "finetune" / key / "metrics.json").items()
     }
@@ -121,7 +121,7 @@ def write_report(entry: dict[str, Any], *, artifacts: Path, out: Path) -> str:
         engine_draws=lambda run_id: sentences.engine_draws(run_id, str(deployed[run_id])),
         loss_draws=sentences.loss_draws,
         components=sentences.components,
-        pretrain_losses=read_pretrain_losses(entry, artifacts),
+        finetunings=read_finetunings(entry, artifacts),
     )
     check_verdict(verdict)
     students = students_table(frame, entry)

@@ -73,6 +73,7 @@ _BRANCH_POINT = {
     "branch": {"type": "string"},
     "seeds": _SEEDS,
     "pretrain_valid_loss": described("of the encoder that was finetuned, nats a masked token", **_NUMBER),
+    "finetune_steps": described("mean over seeds; null where not told", **OPTIONAL_NUMBER),
     "quality": described("after finetuning, test set, mean over seeds", **_NUMBER),
     "test_loss": described("after finetuning, nats a sentence, mean over seeds", **_NUMBER),
     "quality_sd": described("over seeds; null with one", **OPTIONAL_NUMBER),

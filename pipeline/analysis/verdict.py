@@ -9,7 +9,7 @@ import pandas as pd
 
 from pipeline.analysis.checks import first_study_checks
 from pipeline.analysis.claim import claim_sentence
-from pipeline.analysis.equal_pretraining_loss import PretrainLosses
+from pipeline.analysis.equal_pretraining_loss import Finetunings
 from pipeline.analysis.from_scratch import from_scratch
 from pipeline.analysis.fronts import fronts
 from pipeline.analysis.ladder import MATCHED, SIGNIFICANCE, described_side, ladder
@@ -49,12 +49,12 @@ def build_verdict(
     engine_draws: Draws,
     loss_draws: Draws,
     components: int,
-    pretrain_losses: PretrainLosses | None = None,
+    finetunings: Finetunings | None = None,
 ) -> dict[str, Any]:
     """Return the verdict of an assembled table as JSON data; its form is `pipeline.analysis.schema.SCHEMA`.
 
     `engines` is the long frame of engines.csv, `entry` the study's report entry, `curve` the frame of curves.csv;
-    `engine_draws` are of what the deployed engines put out, `pretrain_losses` of a study that finetunes. Differences are
+    `engine_draws` are of what the deployed engines put out, `finetunings` of a study that finetunes. Differences are
     positive where heavy is better: heavy - light in quality, light - heavy in loss.
     StudyError names a chosen row without quality.
     """
@@ -113,7 +113,7 @@ def build_verdict(
             quality=quality,
             loss=loss,
             components=components,
-            pretrain_losses=pretrain_losses,
+            finetunings=finetunings,
         ),
         "students_claim": students_claim(students),
         "students": students,

@@ -16,7 +16,7 @@ import pytest
 pytest.importorskip("seaborn")
 
 from pipeline.analysis.captions import CAPTIONS
-from pipeline.analysis.report import OUTPUTS, read_pretrain_losses, write_report
+from pipeline.analysis.report import OUTPUTS, read_finetunings, write_report
 from pipeline.analysis.task_words import words_of
 from pipeline.errors import StudyError
 from tests.analysis.synthetic import report_entry
@@ -158,15 +158,16 @@ def test_a_study_without_controls_or_early_rows_still_has_its_page(tmp_path: Pat
     assert "Without pretraining." not in page
 
 
-def test_pretraining_losses_are_read_by_run_and_branch(artifacts: Path, tmp_path: Path) -> None:
-    losses = read_pretrain_losses(ENTRY, artifacts)
-    assert losses is not None
-    assert losses["toy-w64x2-s1", "flops-early"] > losses["toy-w64x2-s1", "flops"] > 4.4
-    assert losses["toy-w64x2-s1", "flops-scratch"] is None
-    assert read_pretrain_losses(report_entry(), artifacts) is None
+def test_finetunings_are_read_by_run_and_branch(artifacts: Path, tmp_path: Path) -> None:
+    told = read_finetunings(ENTRY, artifacts)
+    assert told is not None
+    whole, early, scratch = (told["toy-w64x2-s1", f"flops{suffix}"] for suffix in ("", "-early", "-scratch"))
+    assert early["pretrain_valid_loss"] > whole["pretrain_valid_loss"] > 4.4
+    assert (scratch["pretrain_valid_loss"], scratch["steps"]) == (None, 100)
+    assert read_finetunings(report_entry(), artifacts) is None
     shutil.copytree(artifacts / "evaluate", tmp_path / "evaluate")
     with pytest.raises(StudyError, match=r"metrics\.json: no such file"):
-        read_pretrain_losses(ENTRY, tmp_path)
+        read_finetunings(ENTRY, tmp_path)
 
 
 def test_an_unknown_task_is_refused() -> None:

@@ -21,8 +21,11 @@ from pipeline.run_id import parse_run_id
 from tests.analysis.synthetic_classification import classification_entry, classifier_row, pretraining_loss
 
 ENTRY = classification_entry(sizes=["w64x2", "w128x2", "w128x4"], recipes=("q8", "early", "early4"))
-LOSSES = {
-    (key, f"{match}{suffix}"): pretraining_loss(match, parse_run_id(f"{key}-seconds-fp32")["size"], early=bool(suffix))
+FINETUNED = {
+    (key, f"{match}{suffix}"): {
+        "pretrain_valid_loss": pretraining_loss(match, parse_run_id(f"{key}-seconds-fp32")["size"], early=bool(suffix)),
+        "steps": 100 if match == "seconds" else 70,
+    }
     for key in ENTRY["runs"]
     for match in ("seconds", "flops")
     for suffix in ("", "-early")
@@ -43,7 +46,7 @@ def table(gain: float = 0.0) -> pd.DataFrame:
 
 
 def test_whole_and_early_branches_are_points_and_nothing_else_is() -> None:
-    rows = finetuned_branches(table(), ENTRY["recipes"], LOSSES)
+    rows = finetuned_branches(table(), ENTRY["recipes"], FINETUNED)
     assert set(rows["recipe"]) == {"fp32", "early"}
     assert set(rows.loc[rows["recipe"] == "early", "branch"]) == {"seconds-early", "flops-early"}
     one = rows[(rows["run_id"] == "toy-w64x2-s1-flops-early")].iloc[0]
@@ -53,8 +56,8 @@ def test_whole_and_early_branches_are_points_and_nothing_else_is() -> None:
 def test_what_diverged_or_has_no_pretraining_loss_is_no_point() -> None:
     frame = table()
     frame.loc[frame["run_id"] == "toy-w64x2-s0-seconds-fp32", ["status", "test_loss"]] = ["diverged", None]
-    losses = {place: loss for place, loss in LOSSES.items() if place != ("toy-w64x2-s1", "seconds")}
-    points = equal_pretraining_loss(frame, ENTRY["recipes"], losses)["points"]
+    told = {place: one for place, one in FINETUNED.items() if place != ("toy-w64x2-s1", "seconds")}
+    points = equal_pretraining_loss(frame, ENTRY["recipes"], told)["points"]
     seeds = {(line["size"], line["branch"]): line["seeds"] for line in points}
     assert seeds["w64x2", "seconds"] == 1
     assert seeds["w128x2", "seconds"] == 3
@@ -63,8 +66,11 @@ def test_what_diverged_or_has_no_pretraining_loss_is_no_point() -> None:
 
 
 def test_where_quality_follows_the_loss_alone_sizes_are_equal_at_equal_loss() -> None:
-    found = equal_pretraining_loss(table(), ENTRY["recipes"], LOSSES)
+    found = equal_pretraining_loss(table(), ENTRY["recipes"], FINETUNED)
     assert len(found["points"]) == 3 * 4
+    assert {(line["branch"], line["finetune_steps"]) for line in found["points"]} == {
+        ("seconds", 100), ("seconds-early", 100), ("flops", 70), ("flops-early", 70),
+    }  # fmt: skip
     (common,) = found["common"]
     assert [line["size"] for line in common["sizes"]] == ["w64x2", "w128x2", "w128x4"]
     assert (common["low"], common["high"]) == (4.5, 4.7)
@@ -73,7 +79,7 @@ def test_where_quality_follows_the_loss_alone_sizes_are_equal_at_equal_loss() ->
 
 
 def test_a_gain_of_size_is_recovered_and_is_more_than_seeds_explain() -> None:
-    found = equal_pretraining_loss(table(gain=2.0), ENTRY["recipes"], LOSSES)
+    found = equal_pretraining_loss(table(gain=2.0), ENTRY["recipes"], FINETUNED)
     (common,) = found["common"]
     assert common["quality_spread"] == pytest.approx(2.0)
     # sd 0.1 of each point, 3 seeds, Tukey's factor of 3 means and 24 degrees of freedom: 3.53
