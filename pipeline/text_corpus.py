@@ -107,6 +107,7 @@ class EncoderCorpusSpec(Section):
     sequence_tokens: int = Field(ge=8, le=512)  # of a block of text, <s> and </s> counted
     max_tokens: int = Field(ge=8, le=512)  # of a sentence or pair, special tokens counted; longer ones are
     # cut to it, as is usual in classification, and counted
+    lowercase: bool = False  # whether capitals are read as small letters: for sentences that have none
     mask_probability: float = Field(default=0.15, gt=0, lt=1)  # share of the tokens that are scored
     split_seed: int = Field(default=0, ge=0)
 

@@ -110,7 +110,7 @@ def main(
 
     from pipeline.corpora.encoder_preparation import prepare_encoder_corpus
     from pipeline.corpora.preparation import prepare
-    from pipeline.study import CorpusSpec
+    from pipeline.pair_corpus import CorpusSpec
     from pipeline.text_corpus import EncoderCorpusSpec
 
     kind: type[Section] = EncoderCorpusSpec if entry.get("kind") == "text" else CorpusSpec

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from pipeline.corpora.prepared import PreparedCorpus
-from pipeline.study import CorpusSpec
+from pipeline.pair_corpus import CorpusSpec
 
 os.environ.setdefault("TLC_DEVICE", "cpu")  # to the bit the same everywhere; the tests of a GPU ask for it
 

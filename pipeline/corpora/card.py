@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from pipeline.corpora.prepared import CARD, TokenArray
 from pipeline.files import sha256_file, write_json
-from pipeline.study import CorpusSpec
+from pipeline.pair_corpus import CorpusSpec
 
 _FILE_FIELDS = (
     "source_path",

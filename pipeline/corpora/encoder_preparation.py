@@ -107,12 +107,12 @@ def prepare_encoder_corpus(spec: EncoderCorpusSpec, out: str | Path) -> dict[str
     sentences, sentence_facts = draw_sentences(spec)
     held_out_words = [words for name in HELD_OUT for words in sentences[name].words()]
     documents, text_facts = draw_documents(spec, held_out_words=held_out_words)
-    tokenizer = train_encoder_tokenizer(documents["train"][0], vocab_size=spec.vocab_size)
+    tokenizer = train_encoder_tokenizer(documents["train"][0], vocab_size=spec.vocab_size, lowercase=spec.lowercase)
     shared = {
         **spec.model_dump(include={"license", "credit"}),
         "tokenizer": {"kind": "byte-level BPE with <mask>", "vocab_size": len(tokenizer)},
     }
-    rules = spec.model_dump(include={"sequence_tokens", "max_tokens", "mask_probability", "split_seed"})
+    rules = spec.model_dump(include={"sequence_tokens", "max_tokens", "lowercase", "mask_probability", "split_seed"})
     text = {
         "kind": "text",
         **shared,

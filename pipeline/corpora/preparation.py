@@ -21,7 +21,7 @@ from pipeline.corpora.tokenizer import encode, train_tokenizer
 from pipeline.corpora.tokenizers_used import Tokenizers
 from pipeline.errors import StudyError
 from pipeline.files import atomic_path
-from pipeline.study import CorpusSpec
+from pipeline.pair_corpus import CorpusSpec
 
 HELD_OUT = ("test", "valid")  # in the order in which they are drawn
 

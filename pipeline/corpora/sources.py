@@ -13,7 +13,7 @@ from typing import Any
 from pipeline.corpora.cleaning import RawPair
 from pipeline.corpora.packages import fetch_package, read_member
 from pipeline.errors import StudyError, nearest
-from pipeline.study import CorpusSpec
+from pipeline.pair_corpus import CorpusSpec
 
 BOM = b"\xef\xbb\xbf"
 

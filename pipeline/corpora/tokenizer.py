@@ -43,7 +43,9 @@ def _wrap(tokenizer: Tokenizer, **further: str | AddedToken) -> PreTrainedTokeni
     )
 
 
-def _learnt(lines: Iterable[str], *, vocab_size: int, special_tokens: Sequence[str | AddedToken]) -> Tokenizer:
+def _learnt(
+    lines: Iterable[str], *, vocab_size: int, special_tokens: Sequence[str | AddedToken], lowercase: bool = False
+) -> Tokenizer:
     """Return a BPE of exactly `vocab_size` tokens: the special ones, then bytes, then merges."""
     smallest = len(special_tokens) + 256 + 1
     if not smallest <= vocab_size <= 1 << 16:
@@ -54,7 +56,8 @@ def _learnt(lines: Iterable[str], *, vocab_size: int, special_tokens: Sequence[s
     tokenizer = Tokenizer(models.BPE(unk_token="<unk>"))
     # a space in front gives a line's first word the token it has elsewhere; it is not ByteLevel's own option, because
     # PreTrainedTokenizerFast resets that one when it wraps the tokenizer
-    tokenizer.normalizer = normalizers.Prepend(" ")
+    prepend = normalizers.Prepend(" ")
+    tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), prepend]) if lowercase else prepend
     byte_level = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Split(Regex(_WORDS), "isolated"), byte_level])
     tokenizer.decoder = decoders.Sequence([decoders.ByteLevel(), decoders.Strip(" ", 1, 0)])
@@ -83,14 +86,16 @@ def train_tokenizer(lines: Iterable[str], *, vocab_size: int) -> PreTrainedToken
     return _wrap(tokenizer)
 
 
-def train_encoder_tokenizer(lines: Iterable[str], *, vocab_size: int) -> PreTrainedTokenizerFast:
+def train_encoder_tokenizer(
+    lines: Iterable[str], *, vocab_size: int, lowercase: bool = False
+) -> PreTrainedTokenizerFast:
     """Return one for an encoder, with <mask> as id 4: it gives ``<s> A </s>``, and of a pair ``<s> A </s></s> B </s>``.
 
-    Otherwise as `train_tokenizer`. That is RoBERTa's template.
+    Otherwise as `train_tokenizer`. That is RoBERTa's template. `lowercase`: capitals are read as small letters.
     """
     # it takes the spaces around it, as the words beside it bring their own: "a <mask> ." is tokenised as "a word ." is
     mask = AddedToken("<mask>", lstrip=True, rstrip=True, special=True)
-    tokenizer = _learnt(lines, vocab_size=vocab_size, special_tokens=(*SPECIAL_TOKENS, mask))
+    tokenizer = _learnt(lines, vocab_size=vocab_size, special_tokens=(*SPECIAL_TOKENS, mask), lowercase=lowercase)
     tokenizer.post_processor = processors.TemplateProcessing(
         single="<s> $A </s>",
         pair="<s> $A </s> </s> $B </s>",

@@ -107,6 +107,7 @@ class _Desk:
         seed = entry["seed"] + _SEED_OFFSET
         steps = self._steps(job, paid)
         shape: dict[str, Any] = {"vocab_size": corpus.vocab_size, "dropout": entry["dropout"], "seed": seed}
+        model: Any
         if job.parent is None:
             model = build(self.size, **shape)
             scale_initial(model, base_width=entry["mup_base_width"])

@@ -116,17 +116,21 @@ def pretrain(
     )
     tokenizer = corpus.tokenizer()
 
+    recipe = (
+        "pretrained" if entry["task"] == "masked_lm" else "fp32"
+    )  # what is finetuned from it is the study's fp32 model
+
     def finish(branch: Branch, at_end: TrainState) -> None:
         match = branch.name.removesuffix("-early")
         record = run_record(
             entry,
             vocab_size=corpus.vocab_size,
             match=match,
-            run_id=f"{key}-{branch.name}-fp32",
-            config_id=f"{entry['size']}/fp32",
+            run_id=f"{key}-{branch.name}-{recipe}",
+            config_id=f"{entry['size']}/{recipe}",
             budget=str(budgets[branch.name]),
             method="none",
-            recipe="fp32",
+            recipe=recipe,
             ledger=at_end.ledger.as_dict(),
             steps=at_end.step,
             precision=precision,

@@ -16,7 +16,7 @@ import pytest
 from pipeline.corpora.preparation import prepare
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.errors import StudyError
-from pipeline.study import CorpusSpec
+from pipeline.pair_corpus import CorpusSpec
 
 Pair = tuple[str, str]
 SpecFactory = Callable[..., CorpusSpec]
@@ -82,7 +82,7 @@ def test_same_bytes_in_another_process(
 ) -> None:
     spec = make_spec(kind="tsv", path=str(corpus.path.parent / "pairs.tsv"))
     program = (
-        "import sys; from pipeline.study import CorpusSpec; from pipeline.corpora.preparation import prepare; "
+        "import sys; from pipeline.pair_corpus import CorpusSpec; from pipeline.corpora.preparation import prepare; "
         "prepare(CorpusSpec.model_validate_json(sys.argv[1]), sys.argv[2])"
     )
     environment = os.environ | {"PYTHONHASHSEED": "5", "RAYON_NUM_THREADS": "1"}

@@ -13,7 +13,7 @@ import pytest
 from pipeline.corpora.cleaning import RawPair, clean
 from pipeline.corpora.sources import files_pairs, open_source
 from pipeline.errors import StudyError
-from pipeline.study import CorpusSpec
+from pipeline.pair_corpus import CorpusSpec
 
 Pair = tuple[str, str]
 SpecFactory = Callable[..., CorpusSpec]
