@@ -33,7 +33,7 @@ def equal_pretraining_loss(frame: pd.DataFrame, found: dict[str, Any], *, words:
             x, y = ([line[name] for line in mine] for name in ("pretrain_valid_loss", column))
             axes.plot(x, y, color=colour, marker=marker, markersize=6, linewidth=1.1, label=size)
         for one in found["common"]:
-            axes.axvline(one["loss"], color="0.6", linestyle=":", linewidth=0.8, zorder=0)
+            axes.axvline(one["loss"], color="0.3", linestyle=":", linewidth=1.1, zorder=0)
         axes.invert_xaxis()
         axes.set(xlabel=f"{words.trained_loss}, lower to the right", ylabel=label)
         name = words.quality if column == "quality" else "test loss"
