@@ -24,6 +24,7 @@ from pipeline.evaluation.decoding import translate
 from pipeline.evaluation.translation import plain
 from pipeline.size import SizeSpec
 from tests.deployment.conftest import SEARCH, spread, written
+from tests.processors import INT16, needs_int16
 
 
 def _streamed(directory: Path, lines: list[str]) -> list[str]:
@@ -36,7 +37,7 @@ def _streamed(directory: Path, lines: list[str]) -> list[str]:
     [
         (None, "ctranslate2-int8"),
         ("ctranslate2-float32", "ctranslate2-float32"),
-        ("ctranslate2-int16", "ctranslate2-int16"),
+        pytest.param(INT16, INT16, marks=needs_int16),
         ("packed", "ctranslate2-int8"),
         ("transformers", "ctranslate2-float32"),
         pytest.param("onnxruntime-float32", "onnxruntime-float32", marks=pytest.mark.slow),

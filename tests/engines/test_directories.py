@@ -27,12 +27,13 @@ from pipeline.engines.search import BeamSearch, EngineRefusal
 from pipeline.errors import StudyError
 from pipeline.evaluation.decoding import translate
 from pipeline.size import SizeSpec
+from tests.processors import INT16, needs_int16
 from tests.trained import Trained
 
 SEARCH = BeamSearch(beam=4, length_penalty=1.0, max_length=14)
 FILE_BACKED = [
     "ctranslate2-float32",
-    "ctranslate2-int16",
+    pytest.param(INT16, marks=needs_int16),
     "ctranslate2-int8",
     "onnxruntime-float32",
     "onnxruntime-int8",
@@ -67,7 +68,11 @@ def test_a_directory_opens_again(trained: Trained, name: str, tmp_path: Path, ca
 @pytest.mark.parametrize("pruned", [False, True])
 @pytest.mark.parametrize(
     ("name", "least", "fraction"),
-    [("ctranslate2-int16", 0.95, 0.6), ("ctranslate2-int8", 0.75, 0.4), ("onnxruntime-int8", 0.7, 0.6)],
+    [
+        pytest.param(INT16, 0.95, 0.6, marks=needs_int16),
+        ("ctranslate2-int8", 0.75, 0.4),
+        ("onnxruntime-int8", 0.7, 0.6),
+    ],
 )
 def test_narrower_weights_are_smaller_and_close(
     trained: Trained, name: str, least: float, fraction: float, pruned: bool
@@ -99,7 +104,7 @@ def test_a_model_stays_as_it_was(trained: Trained) -> None:
     model = copy.deepcopy(trained.model).train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     config, numbers = copy.deepcopy(model.config.to_dict()), torch.get_rng_state()
-    for name in FILE_BACKED:
+    for name in ("ctranslate2-float32", "ctranslate2-int8", "onnxruntime-float32", "onnxruntime-int8"):
         start_engine(name, model, trained.tokenizer)
     assert model.training
     assert model.config.to_dict() == config
