@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from pipeline.assumed_speed import assumed_calibration
 from pipeline.breakdown import breakdown
 from pipeline.calibration import Calibration, calibration_path
 from pipeline.errors import StudyError
@@ -33,18 +34,18 @@ def _number(value: float | None, form: str) -> str:
 
 def _table(rows: list[PlannedRun]) -> str:
     lines = [
-        f"{'run':36} {'params':>10} {'embedding':>10} {'rate':>8} {'steps':>6} {'FLOPs':>9} {'core-s':>7} {'MB':>6}"
+        f"{'run':36} {'params':>11} {'embedding':>10} {'rate':>8} {'steps':>7} {'FLOPs':>9} {'core-s':>9} {'MB':>6}"
     ]
     for row in rows:
         lines.append(
-            f"{row.key:36} {row.params_total:>10,} {row.params_embedding:>10,} {row.learning_rate:>8.2g} "
-            f"{_number(row.steps, 'd'):>6} {_number(row.train_flops, '.2e'):>9} {_number(row.core_seconds, '.0f'):>7} "
+            f"{row.key:36} {row.params_total:>11,} {row.params_embedding:>10,} {row.learning_rate:>8.2g} "
+            f"{_number(row.steps, 'd'):>7} {_number(row.train_flops, '.2e'):>9} {_number(row.core_seconds, '.0f'):>9} "
             f"{row.disk_bytes / 1e6:>6.1f}"
         )
     seconds = [row.core_seconds for row in rows]
     total = None if None in seconds else sum(value or 0 for value in seconds)
     disk = sum(row.disk_bytes for row in rows) / 1e6
-    lines.append(f"{'total':36} {'':>10} {'':>10} {'':>8} {'':>6} {'':>9} {_number(total, '.0f'):>7} {disk:>6.1f}")
+    lines.append(f"{'total':36} {'':>11} {'':>10} {'':>8} {'':>7} {'':>9} {_number(total, '.0f'):>9} {disk:>6.1f}")
     return "\n".join(lines)
 
 
@@ -101,13 +102,22 @@ def main(
     flops: Annotated[
         bool, typer.Option("--flops", help="Print parameters by group, FLOPs by part and padding, too.")
     ] = False,
+    gflops: Annotated[
+        float | None,
+        typer.Option(
+            min=1e-3, help="Price every size at this assumed speed (GFLOP/s of a device) instead of as it was calibrated."
+        ),
+    ] = None,
 ) -> None:
     """Print a study's runs with parameters, FLOPs, core-seconds and disk, before anything is spent.
 
     Examples: tlc plan --study configs/default.yaml
               tlc plan --study default --flops
+              tlc plan --study configs/paper_mlm.yaml --gflops 100000
               tlc plan --study configs/default.yaml --study configs/mine.yaml --write
     """
+    if gflops and write:
+        raise StudyError("--gflops assumes a speed, and --write counts on measured ones; give one of them")
     if studies:
         configs = [_config(study) for study in studies]
     elif PATH.exists():
@@ -116,7 +126,7 @@ def main(
         raise StudyError("no params.yaml here yet; name a study: tlc plan --study configs/default.yaml --write")
     loaded: list[Study] = [load_study(config) for config in configs]
     for study in loaded:
-        calibration = Calibration.load(study.name)
+        calibration = assumed_calibration(study, gflops=gflops) if gflops else Calibration.load(study.name)
         rows = plan(study, calibration)
         print(f"{study.name}: budgets {', '.join(study.budgets.values())}\n{_table(rows)}")
         if any(row.core_seconds is None for row in rows):

@@ -24,9 +24,6 @@ if TYPE_CHECKING:
 
     Encoder = Any
 
-POSITIONS_SCALE = 3.0
-"""At width 64 attention finds the neighbours after half as many steps as at 1; at 5 it takes longer again."""
-
 
 def config_of(size: SizeSpec, *, vocab_size: int, dropout: float = 0.0) -> RobertaPreLayerNormConfig:
     """Return the transformers configuration of an encoder; every kind of dropout is explicit, because the defaults are not 0.
@@ -63,9 +60,8 @@ def build(size: SizeSpec, *, vocab_size: int, dropout: float = 0.0, seed: int | 
     Projections are Xavier-uniform, embeddings normal with variance 1 / d_model, classes' rows with a deviation of
     1 / d_model: at first all classes are about equally likely. `seed` seeds torch's global generator first.
 
-    Positions are learnt, but begin as sinusoids (Vaswani et al. 2017, section 3.5), `POSITIONS_SCALE` times as large beside
-    the words as in the study's translation models. A masked LM predicts words by their frequency until attention has found
-    the neighbours; among random rows it has to find every pair of them by itself, and a short pretraining ends before that.
+    Positions are learnt, but begin as sinusoids (Vaswani et al. 2017, section 3.5), as large beside the words as in the
+    study's translation models: among random rows attention has to find every pair of neighbours by itself.
     """
     if seed is not None:
         torch.manual_seed(seed)
@@ -82,7 +78,7 @@ def build(size: SizeSpec, *, vocab_size: int, dropout: float = 0.0, seed: int | 
         positions = embeddings.position_embeddings.weight
         rows, width = positions.shape
         positions.copy_(M2M100SinusoidalPositionalEmbedding.get_embedding(rows, width, PAD))
-        positions.mul_(POSITIONS_SCALE / math.sqrt(size.d_model))
+        positions.div_(math.sqrt(size.d_model))
     if size.num_labels:
         nn.init.normal_(model.classifier.out_proj.weight, std=1 / size.d_model)
     return model
