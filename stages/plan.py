@@ -105,7 +105,8 @@ def main(
     gflops: Annotated[
         float | None,
         typer.Option(
-            min=1e-3, help="Price every size at this assumed speed (GFLOP/s of a device) instead of as it was calibrated."
+            min=1e-3,
+            help="Price every size at this assumed speed (GFLOP/s of a device) instead of as it was calibrated.",
         ),
     ] = None,
 ) -> None:
