@@ -1,4 +1,5 @@
-# `make study` runs the default study and writes results/default/. Every target may be repeated: what is done is not done again.
+# `make study` runs the default study and writes results/default/, `make study-mlm` the masked-LM one. Every target may be repeated: what
+# is done is not done again.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -25,7 +26,7 @@ test -n "$(PYTHON)" && "$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (
 	|| { echo "Python 3.11 or newer is needed (found: $(or $(PYTHON),none)); run: make $(MAKECMDGOALS) PYTHON=/path/to/python3.11" >&2; exit 1; }
 endef
 
-.PHONY: help env fairseq-env study smoke test test-slow lint format lock
+.PHONY: help env fairseq-env study study-mlm smoke test test-slow lint format lock
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "  make %-11s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -56,13 +57,17 @@ study: env ## Run the default study; JOBS=n processes side by side (default: one
 	@tlc reproduce report@default --jobs $(JOBS)
 	@echo "read results/default/report.html"
 
-smoke: env ## Run the smoke study from corpus to page in .smoke/, in a few minutes
+study-mlm: env ## Run the masked-LM study: encoders pretrained, finetuned, compressed
+	@tlc reproduce report@mlm --jobs $(JOBS)
+	@echo "read results/mlm/report.html"
+
+smoke: env ## Run the two smoke studies from corpus to page in .smoke/, in a few minutes
 	@rm -rf .smoke && mkdir -p .smoke/.dvc && cp -R pipeline stages configs .smoke/ && cp .dvc/config .smoke/.dvc/
 	@cd .smoke; \
 	dvc config core.no_scm true; \
-	tlc plan --study configs/smoke.yaml --write; \
-	tlc reproduce report@smoke --jobs $(JOBS)
-	@echo "read .smoke/results/smoke/report.html"
+	tlc plan --study configs/smoke.yaml --study configs/smoke_mlm.yaml --write; \
+	tlc reproduce report@smoke report@smoke_mlm --jobs $(JOBS)
+	@echo "read .smoke/results/smoke/report.html and .smoke/results/smoke_mlm/report.html"
 
 test: env ## Run the fast tests
 	@pytest -m "not slow"
