@@ -47,7 +47,7 @@ def train_once(entry: dict[str, Any], corpus_path: str) -> dict[str, Any]:
     from pipeline.training.pretraining import pretrain
 
     torch.set_num_threads(1)
-    corpus = PreparedCorpus.open(Path(corpus_path))
+    corpus = PreparedCorpus.open_task(Path(corpus_path), entry["task"])
     with tempfile.TemporaryDirectory() as folder:
         out = Path(folder) / "run"
         pretrain(
