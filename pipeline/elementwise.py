@@ -11,7 +11,9 @@ from __future__ import annotations
 from pipeline.flops import Positions, parameters_total
 from pipeline.size import SizeSpec
 
-_UPDATE = 14 + 3  # FLOPs a parameter: AdamW's decay, moments, root and step; the square, sum and scale of clipping
+_UPDATE = (
+    14 + 3
+)  # FLOPs a learnt parameter: AdamW's decay, moments, root and step; the square, sum and scale of clipping
 
 
 def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, dropout: float) -> dict[str, int]:
@@ -41,40 +43,53 @@ def elementwise_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, 
             5,
         ),  # output weights: mean; sum and smoothing, scale, and the gradients of three uses summed
     ]
-    return _summed(terms, size, vocab_size=vocab_size)
+    return _summed(terms, learnt=parameters_total(size, vocab_size=vocab_size))
 
 
 def _encoder_flops(size: SizeSpec, positions: Positions, *, vocab_size: int, dropout: float) -> dict[str, int]:
-    """Return the same of an encoder: its sublayers are those of an encoder-decoder's encoder, its ends its own."""
+    """Return the same of an encoder, trained without label smoothing: its sublayers are an encoder-decoder's, its ends its own."""
     d, a, f, layers = size.d_model, size.attention_dim, size.ffn_dim, size.num_layers
     s, scored, outputs = positions.source, positions.scored, size.num_labels or vocab_size
-    scores = layers * size.num_heads * positions.source_pairs
     branches = layers * d * 2 * s
     ends = d * s
     terms = [  # elements, FLOPs of each forward, backward
         (ends, 2, 3),  # embedding: add the position and the type; three sums
+        (s, 6, 0),  # the mask, and positions counted past padding
         (branches + 2 * ends, 8, 14),  # layer norm, that of the embedding and the last one too
         (layers * (3 * a + d + f + d) * s, 1, 1),  # bias: add; sum
-        (layers * d * 3 * s, 0, 1),  # q, k and v read one input: sum their gradients
-        (positions.source_pairs, 2, 0),  # the mask, made once a batch
-        (scores, 7, 5),  # scores, as of an encoder-decoder
+        (layers * d * s, 0, 2),  # q, k and v read one input: sum their gradients
+        (layers * size.num_heads * positions.source_pairs, 7, 5),  # scores, as of an encoder-decoder
         (layers * f * s, 1, 1),  # ReLU: compare
         (branches, 1, 1),  # residual: add; sum
-        (branches + ends if dropout else 0, 3, 1),
-        (
-            d * scored,
-            12 if not size.num_labels else 4,
-            20 if not size.num_labels else 4,
-        ),  # head: bias, GELU, norm; tanh
+        (branches + ends if dropout else 0, 3, 1),  # dropout, as of an encoder-decoder
         (outputs * scored, 0, 5),  # softmax, which is the loss's gradient but for one entry a row
-        (outputs * d, 0, 2),  # gradients of a tied embedding's two uses summed
     ]
-    return _summed(terms, size, vocab_size=vocab_size)
+    if size.num_labels:
+        terms += [
+            (d * scored, 4, 5),  # bias, tanh, mean logits; sum, tanh's 3, scale
+            (2 * d * scored if dropout else 0, 3, 1),
+        ]
+    else:
+        terms += [
+            (
+                d * scored,
+                16,
+                27,
+            ),  # bias, GELU's 5, layer norm, mean logits; sum, GELU's 11, layer norm, back into place
+            (ends, 0, 1),  # the loss's gradient: scale, at every position
+            (
+                vocab_size * d,
+                1,
+                2,
+            ),  # output weights: mean; scale, and the gradients of a tied embedding's two uses summed
+        ]
+    output_bias = 0 if size.num_labels else vocab_size  # of a masked LM, which stays 0
+    return _summed(terms, learnt=parameters_total(size, vocab_size=vocab_size) - output_bias)
 
 
-def _summed(terms: list[tuple[int, int, int]], size: SizeSpec, *, vocab_size: int) -> dict[str, int]:
+def _summed(terms: list[tuple[int, int, int]], *, learnt: int) -> dict[str, int]:
     return {
         "forward": sum(count * forward for count, forward, _ in terms),
         "backward": sum(count * backward for count, _, backward in terms),
-        "update": _UPDATE * parameters_total(size, vocab_size=vocab_size),
+        "update": _UPDATE * learnt,
     }
