@@ -9,13 +9,14 @@ from pipeline.plan import typical_positions
 from pipeline.size import SizeSpec
 from pipeline.steps_needed import steps_needed
 from pipeline.study import Study
+from pipeline.text_corpus import EncoderCorpusSpec
 
 
 def _positions(study: Study, size: SizeSpec) -> Positions:
-    """Return what a full batch of this size's training computes; of a classifier's, sentences as long as a block of text."""
-    if not (size.num_labels and study.finetune):
+    """Return what a full batch of this size's training computes; of a classifier's, sentences as long as they may be."""
+    if not (size.num_labels and study.finetune and isinstance(study.corpus, EncoderCorpusSpec)):
         return typical_positions(study)
-    length = size.positions
+    length = study.corpus.max_tokens
     sentences = max(1, study.finetune.batch_tokens // length)
     return Positions.padded(batch=sentences, source_length=length, target_length=1, scored=sentences)
 

@@ -133,7 +133,7 @@ def _training(study: Study, size: SizeSpec) -> dict[str, Any]:
             f"{peak_rate(training.learning_rate, d_model=size.d_model, num_layers=size.num_layers):.4g}"
         ),
         "mup_base_width": training.learning_rate.mup_base_width,
-        "dropout": training.dropout if size.dropout is None else size.dropout,
+        "dropout": training.dropout if size.dropout is None or size.num_labels else size.dropout,
         "batch_tokens": training.batch_tokens,
         "label_smoothing": training.label_smoothing,
         "weight_decay": training.weight_decay,
@@ -195,7 +195,7 @@ def expand(study: Study, calibration: Calibration) -> Entries:
     folders = {"trained_in": "finetune" if finetuned else "pretrain"}
     scratch = {"scratch": study.finetune.scratch} if study.finetune else {}
     for key, trained, seed in plan.runs:
-        size = study.compressed(trained)
+        size = study.recipe_parent(trained)
         common = _common(study, size, task=task, seed=seed)
         entries["pretrain"][key] = {
             **_common(study, trained, task=study.task, seed=seed),
@@ -308,7 +308,11 @@ def expand(study: Study, calibration: Calibration) -> Entries:
 
 
 def _edge_notes(study: Study) -> list[str]:
+    rates = {"": study.training.learning_rate} | (
+        {" of finetuning": study.finetune.learning_rate} if study.finetune else {}
+    )
     return [
-        f"The best learning rate tried at d_model {width} lay at the edge of its grid; a better one may lie beyond."
-        for width in study.training.learning_rate.edges
+        f"The best learning rate{of_what} tried at d_model {width} lay at the edge of its grid; a better one may lie beyond."
+        for of_what, rate in rates.items()
+        for width in rate.edges
     ]

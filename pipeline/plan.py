@@ -87,6 +87,10 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
         step_flops = train_flops(size, typical, vocab_size=vocabulary)
         families = families_of(study, size, seed)
         scratch = bool(study.finetune and study.finetune.scratch)
+        finetuned = study.finetune.fraction if study.finetune else 0.0
+        directories = 2 + (
+            2 + scratch if study.finetune else 0
+        )  # dense ones a budget: both branches, their classifiers
         models = len(study.budgets) * (1 + scratch) + sum(
             len(family.recipes) * len(family.matches or study.budgets) for family in families.values()
         )
@@ -100,7 +104,7 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 f"pretrain@{key}": _pretrain_seconds(study, per_step, step_flops),
                 f"evaluate@{key}": EVALUATION_SECONDS_A_MODEL * models,
             }
-            if study.finetune:  # both branches of each budget, and as much again without pretraining
+            if study.finetune:  # both branches of each budget, and without pretraining one as long as the whole one
                 each = 2 + scratch
                 spent[f"finetune@{key}"] = each * study.finetune.fraction * sum(budget_seconds.values())
             for name, family in families.items():
@@ -111,7 +115,7 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                     family
                 ) + COMPRESSION_SECONDS_A_RECIPE * len(family.recipes)
             seconds = {stage: amount + STARTUP_SECONDS for stage, amount in spent.items()}
-            steps = int(budget_seconds["seconds"] / per_step)
+            steps = int(budget_seconds["seconds"] * (1 - finetuned) / per_step)
         total = sum(groups.values())
         rows.append(
             PlannedRun(
@@ -124,7 +128,7 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
                 train_flops=None if steps is None else steps * step_flops,
                 stage_seconds=seconds,
                 models=models,
-                disk_bytes=4 * total * 2 * len(study.budgets) + models * total,
+                disk_bytes=4 * total * directories * len(study.budgets) + models * total,
             )
         )
     student_recipes = {name: family for name, family in study.recipes.items() if family.students}

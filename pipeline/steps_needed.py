@@ -34,11 +34,11 @@ def steps_needed(study: Study, *, teachers: Sequence[SizeSpec]) -> list[StepKind
         StepKind(kind="word", size=study.size(student), teacher=teacher) for student in taught for teacher in teachers
     ]
     for size in study.sizes:
-        if study.compressed(size) != size:  # finetuned first
-            needed.append(StepKind(kind="train", size=study.compressed(size)))
+        if study.recipe_parent(size) != size:  # finetuned first
+            needed.append(StepKind(kind="train", size=study.recipe_parent(size)))
     for family in study.recipes.values():
         for size in study.sizes_of(family):
-            needed += steps_of_family(study.compressed(size), family)
+            needed += steps_of_family(study.recipe_parent(size), family)
     once: dict[tuple[str, str], StepKind] = {}
     for step in needed:
         once.setdefault((step.kind, step.key), step)

@@ -166,6 +166,10 @@ class Report(Section):
     confounds: list[str] = Field(default_factory=list)  # sentences the page prints beside the verdict
 
 
+_OF_THE_TASK = ("architecture", "positions", "num_labels")
+"""Fields of a size that no study gives: its task and its corpus say them."""
+
+
 class Study(Section):
     """One study, as its YAML file says it."""
 
@@ -194,11 +198,11 @@ class Study(Section):
             return data
         lengths = [data["corpus"].get(name) for name in ("sequence_tokens", "max_tokens")]
         positions = max((length for length in lengths if isinstance(length, int)), default=0)
-        sizes = [
-            {**size, "architecture": "encoder", "positions": positions} if isinstance(size, dict) else size
-            for size in data.get("sizes") or ()
-        ]
-        return {**data, "sizes": sizes}
+        listed = [size for size in data.get("sizes") or () if isinstance(size, dict)]
+        if any(name in size for size in listed for name in _OF_THE_TASK):
+            return data  # refused below
+        given = {"architecture": "encoder", "positions": positions}
+        return {**data, "sizes": [{**size, **given} if size in listed else size for size in data.get("sizes") or ()]}
 
     @model_validator(mode="after")
     def _of_one_task(self) -> Study:
@@ -218,11 +222,9 @@ class Study(Section):
             raise ValueError(
                 "finetune.fraction and recovery_fraction leave pretraining less than a fifth of the budget"
             )
-        wrong = {"encoder-decoder": "encoder", "encoder": "encoder-decoder"}[
-            "encoder" if encoders else "encoder-decoder"
-        ]
-        if any(size.architecture == wrong for size in self.sizes):
-            raise ValueError("sizes: architecture and positions follow from task and corpus; leave them out")
+        wrong = [size for size in self.sizes if (size.architecture == "encoder") != encoders or size.num_labels]
+        if wrong:
+            raise ValueError(f"sizes: {', '.join(_OF_THE_TASK)} follow from task and corpus; leave them out")
         return self
 
     @model_validator(mode="after")
@@ -274,7 +276,7 @@ class Study(Section):
             for size in self.sizes_of(family):
                 for recipe, steps in family.recipes.items():
                     try:
-                        list(shapes_along(self.compressed(size), steps))
+                        list(shapes_along(self.recipe_parent(size), steps))
                     except StudyError as error:
                         raise ValueError(f"recipes.{name}.{recipe}: {error}") from error
         if not any(f.sizes is f.matches is f.seeds is None for f in self.recipes.values()):
@@ -290,17 +292,20 @@ class Study(Section):
 
     def _mup_scales(self) -> None:
         """Raise ValueError where the sizes differ in more than width and depth: muP says nothing about that."""
-        base = self.training.learning_rate.mup_base_width
-        if base is None:
+        rates = {"training": self.training.learning_rate}
+        if self.finetune is not None:
+            rates["finetune"] = self.finetune.learning_rate
+        section = next((name for name, rate in rates.items() if rate.mup_base_width is not None), None)
+        if section is None:
             return
         for size in self.sizes:
             if size.d_model / size.num_heads != 32 or size.ffn_dim != 4 * size.d_model:
                 raise ValueError(
-                    f"training.learning_rate.mup_base_width: size {size.key} has {size.d_model / size.num_heads:g} columns a "
+                    f"{section}.learning_rate.mup_base_width: size {size.key} has {size.d_model / size.num_heads:g} columns a "
                     f"head and an FFN {size.ffn_dim / size.d_model:g} times as wide; muP carries rates between sizes with 32 and 4"
                 )
 
-    def compressed(self, size: SizeSpec) -> SizeSpec:
+    def recipe_parent(self, size: SizeSpec) -> SizeSpec:
         """Return what recipes are applied to when a size is trained: itself, or the classifier that is finetuned from it."""
         if isinstance(self.corpus, EncoderCorpusSpec):
             return size.changed(num_labels=self.corpus.sentences.classes)

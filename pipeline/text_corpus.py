@@ -110,8 +110,3 @@ class EncoderCorpusSpec(Section):
     lowercase: bool = False  # whether capitals are read as small letters: for sentences that have none
     mask_probability: float = Field(default=0.15, gt=0, lt=1)  # share of the tokens that are scored
     split_seed: int = Field(default=0, ge=0)
-
-    @property
-    def longest_sequence(self) -> int:
-        """Return the positions that an encoder needs: of the longest block or sentence, special tokens counted."""
-        return max(self.sequence_tokens, self.max_tokens)

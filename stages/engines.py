@@ -39,7 +39,7 @@ def main(
     plan = plan_engines(rows_frame(rows), entry)
     wanted = {planned.run_id for planned in plan}
     models = {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in wanted}
-    corpus = PreparedCorpus.open_task(artifacts(study, "corpus"), entry.get("task", "translation"))
+    corpus = PreparedCorpus.open_task(artifacts(study, "corpus"), entry["task"])
     import_engines()  # what is kept to go on from must not outlive a change of an engine, nor of the plan
     settings = entry | {"plan": [asdict(planned) for planned in plan]}
     print(

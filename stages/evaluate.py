@@ -34,7 +34,7 @@ def main(
     from pipeline.evaluation.measurement import measure
     from pipeline.expected import models_of_run, models_of_student
 
-    study, task = entry["study"], entry.get("task", "translation")
+    study, task = entry["study"], entry["task"]
     resamples = entry["resamples"] if task == "classification" else None
     key = str(run_key or student)
     models = list(models_of_run(entry, key) if run_key else models_of_student(entry, key))

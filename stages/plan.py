@@ -15,6 +15,7 @@ from pipeline.errors import StudyError
 from pipeline.params import PATH, combined, read_params, write_params
 from pipeline.plan import TYPICAL_LENGTH, PlannedRun, plan
 from pipeline.study import Study, load_study
+from pipeline.text_corpus import EncoderCorpusSpec
 from stages.entry import artifacts, run
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -62,7 +63,12 @@ def _breakdown_table(study: Study) -> str:
     lines = ["", _head("parameters", [*rows[0].parameters, "total"])]
     for row in rows:
         lines.append(_row(row.size, row.parameters | {"total": sum(row.parameters.values())}))
-    lines += ["", f"FLOPs a target token, sentences of {TYPICAL_LENGTH} tokens, without padding"]
+    what = (
+        f"FLOPs a token, blocks of {study.corpus.sequence_tokens} tokens"
+        if isinstance(study.corpus, EncoderCorpusSpec)
+        else f"FLOPs a target token, sentences of {TYPICAL_LENGTH} tokens, without padding"
+    )
+    lines += ["", what]
     lines.append(_head("matmul", [*rows[0].forward_flops, "total"]))
     for row in rows:
         for name, flops in (("forward", row.forward_flops), ("backward", row.backward_flops)):

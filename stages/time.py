@@ -37,7 +37,7 @@ def main(
 
     pairs = [(one["run_id"], one["engine"]) for one in timed(read_json(artifacts(study, "engines", "engines.json")))]
     wanted = {run_id for run_id, _ in pairs}
-    task = entry.get("task", "translation")
+    task = entry["task"]
     corpus = PreparedCorpus.open_task(artifacts(study, "corpus"), task)
     models = {m.run_id: artifacts(study) / m.folder for m in expected_models(entry) if m.run_id in wanted}
     settings = {name: entry[name] for name in ("threads", "batches", "repeats")}

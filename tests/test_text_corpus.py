@@ -15,11 +15,6 @@ CORPUS = {"kind": "text", "text": TEXT, "sentences": SENTENCES, "license": "CC0"
 SIZES = {"vocab_size": 300, "sequence_tokens": 32, "max_tokens": 48}
 
 
-def test_longest_sequence() -> None:
-    assert EncoderCorpusSpec(**CORPUS, **SIZES).longest_sequence == 48
-    assert EncoderCorpusSpec(**CORPUS, **SIZES | {"sequence_tokens": 64}).longest_sequence == 64
-
-
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

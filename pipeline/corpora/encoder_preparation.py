@@ -55,7 +55,8 @@ def _write_text(
 def fitted(first: TokenArray, second: TokenArray | None, *, max_tokens: int) -> tuple[TokenArray, NDArray[np.bool_]]:
     """Return sentences, or pairs with </s></s> between, cut to max_tokens with <s> and </s>, and which were cut (n,).
 
-    Of a pair the longer sentence is cut, and both to half of the room where both are longer than that.
+    Of a pair the longer sentence is cut, and both to half of the room where both are longer than that; an odd token is the
+    longer one's, as in the tokenizers library's own truncation, which cuts what a user gives a finished model.
     """
     added = ADDED if second is None else ADDED + BETWEEN
     room = max_tokens - added
@@ -67,7 +68,8 @@ def fitted(first: TokenArray, second: TokenArray | None, *, max_tokens: int) -> 
         if second is None:
             rows.append(ids[:room])
             continue
-        kept = min(len(other), max(room - len(ids), room // 2))
+        half = (room + 1) // 2 if len(ids) <= len(other) else room // 2
+        kept = min(len(other), max(room - len(ids), half))
         rows.append(np.concatenate([ids[: room - kept], np.full(BETWEEN, EOS_ID, dtype=np.uint16), other[:kept]]))
     offsets = np.cumsum([0, *map(len, rows)]).astype(np.int64)
     return TokenArray(np.concatenate([np.zeros(0, dtype=np.uint16), *rows]), offsets), cut

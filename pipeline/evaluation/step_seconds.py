@@ -73,7 +73,7 @@ def step_seconds(
     task = "classification" if size.num_labels else study.task
     corpus = PreparedCorpus.open_task(corpus_path, task)
     training = study.finetune if task == "classification" and study.finetune else study.training
-    dropout = training.dropout if size.dropout is None else size.dropout
+    dropout = training.dropout if size.dropout is None or size.num_labels else size.dropout
     device = training_device()
     model = build(size, vocab_size=corpus.vocab_size, dropout=dropout, seed=0)
     move(model, device)

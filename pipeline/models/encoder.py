@@ -67,8 +67,8 @@ def build(size: SizeSpec, *, vocab_size: int, dropout: float = 0.0, seed: int | 
         torch.manual_seed(seed)
     model: Encoder = model_of(config_of(size, vocab_size=vocab_size, dropout=dropout))
     embeddings = model.roberta_prelayernorm.embeddings
-    for module in model.modules():
-        if isinstance(module, nn.Linear) and module.out_features not in (vocab_size, size.num_labels):
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name not in ("lm_head.decoder", "classifier.out_proj"):
             nn.init.xavier_uniform_(module.weight)
             nn.init.zeros_(module.bias)
     for table in (embeddings.word_embeddings, embeddings.token_type_embeddings):

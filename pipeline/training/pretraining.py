@@ -79,10 +79,10 @@ def pretrain(
         return open_stream(corpus.split("train"), batch_tokens=entry["batch_tokens"], seed=entry["seed"])
 
     budgets: dict[str, Budget] = {}
-    kept = entry.get("finetune_fraction", 0.0)  # for what comes after pretraining
+    reserved = entry.get("finetune_fraction", 0.0)  # for what comes after pretraining
     for match, text in entry["budgets"].items():
-        budgets[match] = Budget.parse(text).scaled(1 - kept)
-        budgets[f"{match}-early"] = Budget.parse(text).scaled(1 - kept - entry["recovery_fraction"])
+        budgets[match] = Budget.parse(text).scaled(1 - reserved)
+        budgets[f"{match}-early"] = Budget.parse(text).scaled(1 - reserved - entry["recovery_fraction"])
     branches = []
     for name, budget in budgets.items():
         steps = budget.steps_within(total_costs(stream(), price))
