@@ -158,7 +158,7 @@ def limits_bytes(frame: pd.DataFrame, count: int) -> list[int]:
 
     Best is by mean validation loss under `PRIMARY_MATCH`. Where the smallest size is itself the best, the limits run to
     the next larger size's int8 file instead, so that there is a range; a study of one size has one limit. StudyError
-    when no size has an int8 file.
+    when no size has both an fp32 and an int8 model that may be compared; it says which of the two is lacking.
     """
     configs = configurations(frame)
     matches = list(configs["match"].unique())
@@ -168,7 +168,7 @@ def limits_bytes(frame: pd.DataFrame, count: int) -> list[int]:
     int8 = eight.set_index("size")["size_bytes"].astype(int)
     dense = here[(here["recipe"] == "fp32") & here["size"].isin(int8.index)].set_index("size")["valid_loss"]
     if dense.empty:
-        raise StudyError(f"match {match}: no size has both an fp32 and an int8 model; quantize every size to 8 bits")
+        raise StudyError(f"match {match}: no size has both an fp32 and an int8 model; {_lacking(frame, match, here)}")
     int8 = int8[dense.index].sort_values()
     low, high = int(int8.iloc[0]), int(int8[dense.idxmin()])
     if high == low:
@@ -177,6 +177,21 @@ def limits_bytes(frame: pd.DataFrame, count: int) -> list[int]:
         return [low]
     inner = np.geomspace(low, high, count)[1:-1].round().astype(int)
     return [low, *map(int, inner), high]
+
+
+def _lacking(frame: pd.DataFrame, match: str, eligible: pd.DataFrame) -> str:
+    """Return why no size has a pair of an fp32 and an int8 model among the `eligible` configurations, and what to do."""
+    whole = frame[(frame["match"] == match) & (frame["recipe"] == "fp32") & frame["teaching"].isna()]
+    if (eligible["recipe"] == "fp32").any():
+        return "quantize every size to 8 bits"
+    lost = whole.loc[whole["status"] != "ok", "status"].value_counts()
+    if lost.empty:
+        return "every size's fp32 models overran their budget; run the pretrain stage again"
+    told = ", ".join(f"{count} {status}" for status, count in lost.items())
+    return (
+        f"of {len(whole)} fp32 models {told}, so that no size has all of its seeds; lower the learning rate where models "
+        "diverged, and run the stages again"
+    )
 
 
 def select(

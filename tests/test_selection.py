@@ -130,6 +130,15 @@ def test_limits_need_an_int8_file() -> None:
         limits_bytes(rows_frame([r for r in grid() if r["recipe"] != "q8"]), 8)
 
 
+def test_where_every_fp32_model_is_lost_that_is_what_is_named() -> None:
+    lost = [r | ({"status": "diverged"} if (r["match"], r["recipe"]) == ("seconds", "fp32") else {}) for r in grid()]
+    with pytest.raises(StudyError, match=r"match seconds: .*; of 9 fp32 models 9 diverged, .*lower the learning rate"):
+        limits_bytes(rows_frame(lost), 8)
+    over = [r | ({"total_seconds": 110.0} if r["recipe"] == "fp32" else {}) for r in grid()]
+    with pytest.raises(StudyError, match="every size's fp32 models overran their budget"):
+        limits_bytes(rows_frame(over), 8)
+
+
 def test_selection_takes_the_best_validation_loss_that_fits() -> None:
     configs = configurations(rows_frame(grid()))
     first, last = select(configs, "seconds", [102_500, 1_025_000])

@@ -78,7 +78,8 @@ def time_to_loss(frame: pd.DataFrame, lines: list[dict[str, Any]]) -> Figure:
     """Draw steps, device seconds and FLOPs to each loss of `time_to_loss` in verdict.json against parameters."""
     figure, every = panels(3, height=3.4)
     losses = list(dict.fromkeys(line["loss"] for line in lines))
-    params = frame.groupby("size")["params_total"].max()
+    params = frame.groupby("size")["params_total"].max().dropna()  # none where every model of a size diverged
+    lines = [line for line in lines if line["size"] in params.index]
     styles = size_style([f"{loss:.2f}" for loss in losses])
     for axes, (cost, (label, unit)) in zip(every, UNITS.items(), strict=True):
         if not lines:

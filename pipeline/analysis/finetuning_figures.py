@@ -54,7 +54,8 @@ def what_pretraining_brought(frame: pd.DataFrame, lines: list[dict[str, Any]], *
     """Draw quality and test loss of fp32 and of scratch rows against parameters, by match; `lines` are of verdict.json."""
     figure, both = panels(2, height=3.9)
     rows = frame[frame["status"] == "ok"]
-    params = frame.groupby("size")["params_total"].max()
+    params = frame.groupby("size")["params_total"].max().dropna()
+    lines = [line for line in lines if line["size"] in params.index]
     for axes, column, label in zip(both, COLUMNS, (words.quality_axis, words.loss_axis), strict=True):
         if not lines:
             empty(axes, "no size was finetuned without pretraining too")

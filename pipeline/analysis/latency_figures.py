@@ -71,10 +71,16 @@ def _labelled(axes: Axes, here: pd.DataFrame, column: str, *, lower: bool) -> No
 
 
 def latency_front(here: pd.DataFrame, column: str) -> pd.DataFrame:
-    """Return the lines of which none is better in `column` (lower) and as fast, apart from `LATENCY_TOLERANCE`."""
+    """Return the lines that none beats: better in `column` (lower) and as fast, or as good and faster.
+
+    Latencies that differ by `LATENCY_TOLERANCE` at most are equally fast.
+    """
     ms, losses = here["latency_ms_p50"].to_numpy(), here[column].to_numpy()
     as_fast = ms[None, :] <= (1 + LATENCY_TOLERANCE) * ms[:, None]  # (line, other)
-    return here[~(as_fast & (losses[None, :] < losses[:, None])).any(axis=1)].sort_values("latency_ms_p50")
+    faster = (1 + LATENCY_TOLERANCE) * ms[None, :] < ms[:, None]
+    better, as_good = losses[None, :] < losses[:, None], losses[None, :] == losses[:, None]
+    beaten = ((as_fast & better) | (faster & as_good)).any(axis=1)
+    return here[~beaten].sort_values("latency_ms_p50")
 
 
 def quality_and_latency(frame: pd.DataFrame, engines: pd.DataFrame, count: int, *, words: Words) -> Figure:

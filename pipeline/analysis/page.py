@@ -42,7 +42,10 @@ def inline_svg(text: str, *, name: str, label: str) -> Markup:
 
 
 def dense_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """Return one dict a (match, size) of uncompressed models: means over ok seeds, and the spread over seeds."""
+    """Return one dict a (match, size) of uncompressed models: means over ok seeds, and the spread over seeds.
+
+    Fewest parameters first; sizes of which no seed is ok come last.
+    """
     dense = frame[is_dense(frame)]
     lines: list[dict[str, Any]] = []
     for (match, size), group in dense.groupby(["match", "size"], sort=False):
@@ -59,7 +62,9 @@ def dense_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
             {"match": match, "size": size, "seeds": len(good), **means, **spread, **scores, **costs, "speed": speed}
         )
     matches = list(dict.fromkeys(line["match"] for line in lines))
-    return sorted(lines, key=lambda line: (matches.index(line["match"]), line["params_total"]))
+    parameters = [float("inf") if pd.isna(line["params_total"]) else float(line["params_total"]) for line in lines]
+    order = sorted(range(len(lines)), key=lambda place: (matches.index(lines[place]["match"]), parameters[place]))
+    return [lines[place] for place in order]
 
 
 def budget_lines(frame: pd.DataFrame, entry: dict[str, Any]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import pandas as pd
@@ -69,9 +70,11 @@ def winner(result: dict[str, Any]) -> str:
 
 
 def milliseconds(value: Any) -> str:
-    """Write milliseconds to hundredths below 10, to tenths below 100, else whole."""
+    """Write milliseconds to three digits below 1, to hundredths below 10, to tenths below 100, else whole."""
     if value is None or pd.isna(value):
         return NONE
+    if 0 < value < 1:
+        return f"{value:.{2 - math.floor(math.log10(value))}f} ms"
     return f"{value:,.{2 if value < 10 else 1 if value < 100 else 0}f} ms"
 
 

@@ -94,6 +94,26 @@ def test_a_size_that_never_reaches_a_loss_is_drawn_hollow_where_its_trunk_ends()
     assert flops.get_title(loc="left").replace("\n", " ") == "The larger of two sizes took fewer FLOPs in 0 of 0 pairs"
 
 
+def test_a_size_without_a_model_is_drawn_by_no_parameters() -> None:
+    """Its trunk has points in curves.csv, though every branch of it diverged."""
+    frame = table(report_entry(sizes=["w32x2", "w64x2"], students=[], plain_of_student={}))
+    frame.loc[frame["size"] == "w64x2", "params_total"] = pd.NA
+    times = [
+        {"loss": 3.0, "size": size, "censored": False, "steps": 900.0, "seconds": 90.0, "flops": 9e12}
+        for size in ("w32x2", "w64x2")
+    ]
+    gain = {"difference": 1.0, "low": 0.5, "high": 1.5}
+    side = {"quality": 70.0, "test_loss": 0.5}
+    brought = [
+        {"match": "seconds", "size": size, "pretrained": side, "scratch": side, "quality": gain, "loss": gain}
+        for size in ("w32x2", "w64x2")
+    ]
+    with style():
+        steps, *_ = drawn(time_to_loss(frame, times)).axes
+        drawn(what_pretraining_brought(frame, brought, words=WORDS["classification"]))
+    assert [list(line.get_ydata()) for line in steps.lines if len(line.get_xdata())] == [[900.0]]
+
+
 def test_marks_of_losses_by_size_are_ends_of_branches_alone() -> None:
     entry = report_entry(sizes=["w32x2", "w64x2", "w128x2", "w128x4"], students=[], plain_of_student={})
     frame, curve = table(entry), curves_of(entry)
@@ -179,6 +199,11 @@ def test_every_method_is_drawn_and_titles_hold_what_the_tables_hold() -> None:
 def test_a_front_of_latency_is_not_decided_by_noise() -> None:
     points = pd.DataFrame({"latency_ms_p50": [1.0, 1.02, 2.0, 2.1, 3.0], "valid_loss": [2.5, 2.0, 1.8, 1.7, 1.75]})
     assert list(latency_front(points, "valid_loss").index) == [1, 2, 3]
+
+
+def test_of_equal_quality_the_slower_is_not_on_a_front_of_latency() -> None:
+    points = pd.DataFrame({"latency_ms_p50": [1.0, 1.02, 2.0], "chosen_by": [-70.0, -70.0, -70.0]})
+    assert list(latency_front(points, "chosen_by").index) == [0, 1]
 
 
 def much_faster_when_pruned(row: dict[str, Any], engine: str, threads: int, batch: int) -> float:
