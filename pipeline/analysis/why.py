@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pipeline.analysis.damage import added_to_dense, added_to_parent, one_grid
+from pipeline.analysis.grids import ALIKE, with_proportions
 
 BITS = (4, 3)
 PRUNED = ("magnitude", "magnitude+finetune")
@@ -16,15 +18,16 @@ MEASURES = {"weight_error": "weight error", "added": "loss added"}
 WEAK = 0.2
 """A tau closer to 0 than this is not called a rise or a fall."""
 CAUSES = {
-    "d_model": ("width", ["num_layers", "match", "branch", "seed"]),
-    "num_layers": ("depth", ["d_model", "match", "branch", "seed"]),
+    "d_model": ("width", [*ALIKE["d_model"], "match", "branch", "seed"]),
+    "num_layers": ("depth", [*ALIKE["num_layers"], "match", "branch", "seed"]),
     "tokens_per_param": ("tokens a parameter", ["size", "seed"]),
 }
 """{column: (its name, what is equal within a stratum)}: two models are compared that differ in this alone."""
 
 
 def rounded(frame: pd.DataFrame) -> pd.DataFrame:
-    """Return the rows rounded to nearest, a grid a row of each matrix, to `BITS`, from either branch, with `branch` and `added`.
+    """Return the rows rounded to nearest, a grid a row of each matrix, to `BITS`, from either branch, with `branch`, `added`
+    and `with_proportions`.
 
     `added` is the test loss in nats above the very model that was rounded.
     """
@@ -32,14 +35,14 @@ def rounded(frame: pd.DataFrame) -> pd.DataFrame:
     chosen = one_grid(rows) & (rows["kind"] == "uniform") & rows["bits"].isin(BITS) & rows["teaching"].isna()
     rows = rows[chosen & (rows["status"] == "ok")]
     full = rows["parent_id"].isin(set(frame["run_id"]))
-    return rows.assign(branch=np.where(full, "full", "early"))
+    return with_proportions(rows).assign(branch=np.where(full, "full", "early"))
 
 
 def pruned(frame: pd.DataFrame) -> pd.DataFrame:
     """Return the rows of `PRUNED` kinds, with `level`, the masked share, and `added`, the test loss in nats above fp32."""
     rows = frame.assign(added=added_to_dense(frame), level=frame["sparsity"].astype("float64").round(2))
     chosen = rows["kind"].isin(PRUNED) & rows["teaching"].isna() & (rows["status"] == "ok")
-    return rows[chosen & rows["added"].notna()]
+    return with_proportions(rows[chosen & rows["added"].notna()])
 
 
 def stratified_tau(rows: pd.DataFrame, cause: str, measure: str, strata: list[str]) -> tuple[float | None, int]:
@@ -55,6 +58,16 @@ def stratified_tau(rows: pd.DataFrame, cause: str, measure: str, strata: list[st
         product = np.sign(x[first] - x[second]) * np.sign(y[first] - y[second])
         signs += list(product[x[first] != x[second]])
     return (float(np.mean(signs)), len(signs)) if signs else (None, 0)
+
+
+def size_pairs(rows: pd.DataFrame, cause: str, measure: str, strata: list[str]) -> int:
+    """Return how many pairs of sizes the pairs of `stratified_tau` are of."""
+    found: set[frozenset[str]] = set()
+    for _, group in rows.dropna(subset=[cause, measure]).groupby(strata, sort=False):
+        for (one, x), (other, y) in combinations(zip(group["size"], group[cause], strict=True), 2):
+            if x != y and one != other:
+                found.add(frozenset((str(one), str(other))))
+    return len(found)
 
 
 def correlations(rows: pd.DataFrame) -> list[dict[str, Any]]:

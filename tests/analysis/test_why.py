@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 import pytest
 
-from pipeline.analysis.why import correlations, finding, rounded, stratified_tau
+from pipeline.analysis.why import CAUSES, correlations, finding, rounded, size_pairs, stratified_tau
 from tests.analysis.synthetic import measured, report_entry
 
 RECIPES = ("q8", "q4", "q3", "q4tensor", "gptq3", "early", "early4", "early3")
@@ -17,6 +17,15 @@ RECIPES = ("q8", "q4", "q3", "q4tensor", "gptq3", "early", "early4", "early3")
 def rows(error: Callable[[dict[str, Any]], float]) -> pd.DataFrame:
     entry = report_entry(students=[], plain_of_student={}, recipes=RECIPES)
     return rounded(measured(entry, change=lambda row: row | ({"weight_error": error(row)} if row["bits"] else {})))
+
+
+def two_sizes(**wider: int) -> pd.DataFrame:
+    """Return rows of w64x2 and of w128x2, whose shape `wider` changes."""
+    entry = report_entry(sizes=["w64x2", "w128x2"], students=[], plain_of_student={}, recipes=("q4",))
+    frame = measured(entry, change=lambda row: row | ({"weight_error": 0.1} if row["bits"] else {}))
+    for name, value in wider.items():
+        frame.loc[frame["size"] == "w128x2", name] = value
+    return rounded(frame)
 
 
 def taus(frame: pd.DataFrame) -> dict[tuple[str, str, int], float | None]:
@@ -36,6 +45,14 @@ def test_width_is_told_from_depth_and_from_training() -> None:
     assert found["d_model", "weight_error", 4] == found["d_model", "weight_error", 3] == -1
     assert found["num_layers", "weight_error", 4] == 0
     assert found["tokens_per_param", "weight_error", 4] == 0
+
+
+def test_pairs_are_of_the_sizes_that_grids_hold() -> None:
+    """A narrower head or FFN is another difference: such sizes stand in no wide grid, and no pair is made of them."""
+    found = [two_sizes(), two_sizes(ffn_dim=256), two_sizes(num_heads=8)]
+    strata = CAUSES["d_model"][1]
+    assert [size_pairs(frame, "d_model", "weight_error", strata) for frame in found] == [1, 0, 0]
+    assert [stratified_tau(frame, "d_model", "weight_error", strata)[1] > 0 for frame in found] == [True, False, False]
 
 
 def test_depth_is_told_from_width() -> None:
