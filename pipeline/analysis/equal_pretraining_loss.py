@@ -68,25 +68,31 @@ def seeds_explain(points: pd.DataFrame, column: str, *, sizes: int, level: float
     """Return how far apart `sizes` means over seeds lie by the luck of seeds alone, at most, with probability `level`.
 
     Tukey's range: the studentized range times the standard error of a mean, with the variance of `column` pooled over the
-    points, and of a point's seeds the fewest. None without two seeds of a point.
+    points, and of a point's seeds the fewest. None where a point has one seed.
     Source: Tukey, The Problem of Multiple Comparisons (1953); Montgomery, Design and Analysis of Experiments, chapter 3.
     """
-    repeated = points[points["seeds"] > 1]
-    degrees = float((repeated["seeds"] - 1).sum())
-    if not degrees:
+    if (points["seeds"] < 2).any():
         return None
-    variance = float(((repeated["seeds"] - 1) * repeated[f"{column}_sd"] ** 2).sum()) / degrees
+    degrees = float((points["seeds"] - 1).sum())
+    variance = float(((points["seeds"] - 1) * points[f"{column}_sd"] ** 2).sum()) / degrees
     factor = float(stats.studentized_range.ppf(level, sizes, degrees))
     return factor * float(np.sqrt(variance / int(points["seeds"].min())))
+
+
+def repeated_points(points: pd.DataFrame) -> pd.DataFrame:
+    """Return the points of several seeds where two sizes have such, else all: a single seed says nothing of its luck."""
+    several = points[points["seeds"] > 1]
+    return several if several["size"].nunique() > 1 else points
 
 
 def at_equal_loss(points: pd.DataFrame) -> list[dict[str, Any]]:
     """Return one dict a shared range: the middle of it, and what each size has there after finetuning, as JSON data.
 
-    Scores are linear between the two branches of a size around that loss. `quality_seeds` and `test_loss_seeds` are
-    `seeds_explain` of these sizes; None with one seed.
+    Of `repeated_points`. Scores are linear between the two branches of a size next to that loss, `between` which it lies.
+    `quality_seeds` and `test_loss_seeds` are `seeds_explain` of these sizes; None with one seed.
     """
     result = []
+    points = repeated_points(points)
     for low, high, sizes in shared_ranges(points):
         loss = (low + high) / 2
         mine = points[points["size"].isin(sizes)]
@@ -94,7 +100,18 @@ def at_equal_loss(points: pd.DataFrame) -> list[dict[str, Any]]:
         for size in sizes:
             branches = mine[mine["size"] == size].sort_values("pretrain_valid_loss")
             before = branches["pretrain_valid_loss"].to_numpy()
-            lines.append({"size": size} | {name: float(np.interp(loss, before, branches[name])) for name in SCORES})
+            scores = {name: float(np.interp(loss, before, branches[name])) for name in SCORES}
+            after = int(np.clip(np.searchsorted(before, loss), 1, len(before) - 1))
+            around = branches.iloc[[after - 1, after]]
+            steps = around["finetune_steps"]
+            lines.append(
+                {
+                    "size": size,
+                    **scores,
+                    "between": [float(one) for one in around["pretrain_valid_loss"]],
+                    "finetune_steps": None if steps.isna().any() else [float(steps.min()), float(steps.max())],
+                }
+            )
         spread = {f"{name}_spread": float(np.ptp([line[name] for line in lines])) for name in SCORES}
         seeds = {f"{name}_seeds": seeds_explain(mine, name, sizes=len(sizes)) for name in SCORES}
         result.append({"loss": loss, "low": low, "high": high, "sizes": lines, **spread, **seeds})
@@ -119,6 +136,21 @@ def equal_pretraining_loss(frame: pd.DataFrame, recipes: dict[str, Any], finetun
     }
 
 
+def steps_range(one: dict[str, Any]) -> str | None:
+    """Write the least and the most finetuning steps of the branches that a common loss is read off; None where not told."""
+    steps = [step for line in one["sizes"] for step in line["finetune_steps"] or ()]
+    return f"{number(min(steps), 0)} to {number(max(steps), 0)} steps of finetuning" if steps else None
+
+
+def _steps(one: dict[str, Any]) -> str:
+    told = steps_range(one)
+    return "" if told is None else f", after {told}"
+
+
+def _compared(found: dict[str, Any]) -> set[str]:
+    return {line["size"] for one in found["common"] for line in one["sizes"]}
+
+
 def equal_pretraining_loss_sentences(found: dict[str, Any], *, words: Words) -> list[str]:
     """Return what sizes have at each common pretraining loss, one sentence each; or that there is none."""
     if not found["common"]:
@@ -128,6 +160,7 @@ def equal_pretraining_loss_sentences(found: dict[str, Any], *, words: Words) -> 
         ]
     sentences = []
     for one in found["common"]:
+        apart_in_loss = [line["between"][1] - line["between"][0] for line in one["sizes"]]
         values = ", ".join(f"{line['size']} {number(line['quality'], 1)}" for line in one["sizes"])
         apart = f"{number(one['quality_spread'], 1)} points apart"
         seeds = (
@@ -138,6 +171,10 @@ def equal_pretraining_loss_sentences(found: dict[str, Any], *, words: Words) -> 
         )
         sentences.append(
             f"At a pretraining loss of {number(one['loss'], 3)}, which the branches of {len(one['sizes'])} sizes span, "
-            f"{words.quality} after finetuning is, in order of parameters, {values}: {apart}{seeds}."
+            f"{words.quality} after finetuning is, in order of parameters, {values}: {apart}{seeds}. "
+            f"Each is read off the line between its two branches next to that loss, which are {number(min(apart_in_loss), 3)} to "
+            f"{number(max(apart_in_loss), 3)} nats apart{_steps(one)}."
         )
+    if left := sorted({line["size"] for line in found["points"] if line["seeds"] < 2} - _compared(found)):
+        sentences.append(f"Branches of a single seed are not compared ({', '.join(left)}).")
     return sentences

@@ -6,21 +6,25 @@ The first study is Train Large, Then Compress (Li et al., ICML 2020).
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import pairwise
+from itertools import combinations, pairwise
 from typing import Any
 
 import pandas as pd
 
 from pipeline.analysis.claim import NAMES, counts
-from pipeline.analysis.grids import sizes_in_order
+from pipeline.analysis.equal_pretraining_loss import steps_range
+from pipeline.analysis.grids import ALIKE, sizes_in_order
 from pipeline.analysis.task_words import Words
 from pipeline.analysis.time_to_loss import larger_took_less
-from pipeline.analysis.why import pruned, stratified_tau
+from pipeline.analysis.why import CAUSES, WEAK, pruned, rounded, size_pairs, stratified_tau
 from pipeline.analysis.wording import number, signed
 from pipeline.selection import configurations, heavy, light
 
 HOLDS, FAILS = 0.8, 0.2
 """A claim holds where at least the one share of what it is counted over bears it out, and does not where at most the other does."""
+
+LEAST_PAIRS = 3
+"""Of sizes: of fewer pairs nothing is said of what size does."""
 
 
 def answer(bears_out: float, of: float) -> str:
@@ -32,47 +36,70 @@ def answer(bears_out: float, of: float) -> str:
 
 
 def _claim(claim: str, given: str, evidence: str, because: str | None = None) -> dict[str, Any]:
-    return {"claim": claim, "answer": given, "evidence": evidence, "because": because if given != "yes" else None}
+    reason = because if given not in ("yes", "not known") else None
+    return {"claim": claim, "answer": given, "evidence": evidence, "because": reason}
+
+
+def _plural(number_of: int, what: str) -> str:
+    return f"{number_of} {what}{'s' if number_of != 1 else ''}"
+
+
+def _of_sizes(pairs: int) -> str:
+    """Write how many pairs of sizes something was counted over, and where those are too few for an answer."""
+    few = f", of which an answer needs {LEAST_PAIRS}" if pairs < LEAST_PAIRS else ""
+    return f"{_plural(pairs, 'pair')} of sizes{few}"
 
 
 def _time_claims(lines: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
     for cost, name in (("steps", "steps"), ("seconds", "device seconds")):
         pairs = larger_took_less(lines, cost)
         evidence = (
-            f"in {pairs.larger} of {pairs.told} pairs of sizes at a loss that their trunks reach"
+            f"in {pairs.larger} of {_plural(pairs.told, 'case')}, each two sizes at a loss that their trunks reach "
+            f"({_of_sizes(pairs.sizes)})"
             if pairs.told
             else "no loss is reached by the trunks of two sizes"
         )
-        yield _claim(f"Larger sizes reach a loss in fewer {name}", answer(pairs.larger, pairs.told), evidence)
+        given = answer(pairs.larger, pairs.told) if pairs.sizes >= LEAST_PAIRS else "not known"
+        yield _claim(f"Larger sizes reach a loss in fewer {name}", given, evidence)
 
 
-def _falling(claim: str, found: list[tuple[str, float | None, int]], *, what: str) -> dict[str, Any]:
-    """Return a claim that something falls, by Kendall's tau over the pairs of each (name, tau, pairs)."""
+def falls(tau: float) -> str:
+    """Return whether something falls, by Kendall's tau: a rise is a ``no``, and what is `WEAK` is ``not told apart``."""
+    if abs(tau) < WEAK:
+        return "not told apart"
+    return "no" if tau > 0 else answer((1 - tau) / 2, 1)  # the share of pairs that fall; a tie falls by half
+
+
+def _falling(claim: str, found: list[tuple[str, float | None, int]], *, what: str, sizes: int) -> dict[str, Any]:
+    """Return a claim that something falls, by the tau over the pairs of each (name, tau, pairs), of so many pairs of `sizes`."""
     known = [(name, tau, pairs) for name, tau, pairs in found if tau is not None]
-    falling = sum(pairs * (1 - tau) / 2 for _, tau, pairs in known)  # a tie falls by half
-    text = ", ".join(f"{signed(tau, 2)} {name} ({pairs} pairs)" for name, tau, pairs in known)
-    evidence = (
-        f"Kendall's tau of the test loss that {what}: {text}"
-        if known
-        else "no two models of this study differ in that alone"
-    )
-    return _claim(claim, answer(falling, sum(pairs for *_, pairs in known)), evidence)
+    text = ", ".join(f"{signed(tau, 2)} {name} ({_plural(pairs, 'pair')})" for name, tau, pairs in known)
+    if not known:
+        return _claim(claim, "not known", "no two models of this study differ in that alone")
+    tau = sum(pairs * tau for _, tau, pairs in known) / sum(pairs for *_, pairs in known)
+    evidence = f"Kendall's tau of the test loss that {what}: {text}; {_of_sizes(sizes)}"
+    return _claim(claim, falls(tau) if sizes >= LEAST_PAIRS else "not known", evidence)
 
 
-_LARGER = {"d_model": ("Wider", "num_layers"), "num_layers": ("Deeper", "d_model")}
-"""{cause: (what a model is that has more of it, what is equal then)}."""
+_LARGER = {"d_model": "Wider", "num_layers": "Deeper"}
+"""{cause: what a model is that has more of it}."""
 
 
 def _compression_claims(frame: pd.DataFrame, correlations: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
-    masked = pruned(frame)
-    for cause, (larger, _) in _LARGER.items():
+    masked, of_bits = pruned(frame), rounded(frame)
+    for cause, larger in _LARGER.items():
         mine = [one for one in correlations if (one["measure"], one["cause"]) == ("added", cause)]
         found = [(f"at {one['bits']} bits", one["tau"], one["pairs"]) for one in mine]
-        yield _falling(f"{larger} models lose less by rounding", found, what="rounding adds")
-    for cause, (larger, alike) in _LARGER.items():
-        tau, pairs = stratified_tau(masked, cause, "added", [alike, "match", "kind", "level", "seed"])
+        sizes = size_pairs(of_bits, cause, "added", CAUSES[cause][1])
+        yield _falling(f"{larger} models lose less by rounding", found, what="rounding adds", sizes=sizes)
+    for cause, larger in _LARGER.items():
+        strata = [*ALIKE[cause], "match", "kind", "level", "seed"]
+        tau, pairs = stratified_tau(masked, cause, "added", strata)
         yield _falling(
-            f"{larger} models lose less by pruning", [("at equal sparsity", tau, pairs)], what="pruning adds"
+            f"{larger} models lose less by pruning",
+            [("at equal sparsity", tau, pairs)],
+            what="pruning adds",
+            sizes=size_pairs(masked, cause, "added", strata),
         )
 
 
@@ -108,37 +135,46 @@ def _reasons(frame: pd.DataFrame, matches: list[dict[str, Any]]) -> str | None:
 
 
 def _verdict_claim(frame: pd.DataFrame, matches: list[dict[str, Any]], *, words: Words) -> dict[str, Any]:
-    parts, won, limits = [], 0, 0
+    parts, won, decided = [], 0, 0
     for match in matches:
-        quality, loss = (counts(match["limits"], by_loss=by_loss)["train_large"] for by_loss in (False, True))
-        total = len(match["limits"])
-        parts.append(
-            f"by {words.quality} at {quality} and by test loss at {loss} of {total} byte limits at {NAMES[match['match']]}"
-        )
-        won, limits = won + quality + loss, limits + 2 * total
+        told = []
+        for name, by_loss in ((words.quality, False), ("test loss", True)):
+            tally = counts(match["limits"], by_loss=by_loss)
+            winners = tally["heavy"] + tally["light"]
+            told.append(f"by {name} at {tally['train_large']} of {winners}")
+            won, decided = won + tally["train_large"], decided + winners
+        parts.append(f"{' and '.join(told)} at {NAMES[match['match']]} ({len(match['limits'])} byte limits)")
+    given = answer(won, decided) if len(sizes_in_order(frame)) > 1 else "not known"
     return _claim(
         "A larger model, heavily compressed, beats a lightly compressed one of at most the same bytes",
-        answer(won, limits),
-        "; ".join(parts),
+        given,
+        f"of the limits that have a winner, {'; '.join(parts)}",
         _reasons(frame, matches),
     )
 
 
 def _finetuning_claim(found: dict[str, Any]) -> dict[str, Any]:
+    """Return the claim with an answer that never takes a difference that was not found for equality."""
+    claim = "From an equal pretraining loss sizes finetune equally well"
     known = [one for one in found["common"] if one["quality_seeds"] is not None]
-    within = [one for one in known if one["quality_spread"] <= one["quality_seeds"]]
+    if not known:
+        nothing = "no two sizes have branches of several seeds around a common pretraining loss"
+        return _claim(claim, "not known", nothing)
+    beyond = [one for one in known if one["quality_spread"] > one["quality_seeds"]]
+    pairs = {pair for one in known for pair in combinations([line["size"] for line in one["sizes"]], 2)}
+    given = "not told apart" if not beyond else "no" if len(beyond) >= HOLDS * len(known) else "in part"
+    told = "; ".join(_spread(one) for one in known)
     evidence = (
-        f"the spread between sizes is within what seeds alone explain at {len(within)} of {len(known)} common pretraining losses: "
-        + "; ".join(
-            f"{number(one['quality_spread'], 1)} points, of which seeds explain up to {number(one['quality_seeds'], 1)}"
-            for one in known
-        )
-        if known
-        else "no two sizes have branches around a common pretraining loss and several seeds"
+        f"sizes are further apart than seeds alone explain at {len(beyond)} of {len(known)} common pretraining losses: "
+        f"{told}; {_of_sizes(len(pairs))}"
     )
-    return _claim(
-        "From an equal pretraining loss sizes finetune equally well", answer(len(within), len(known)), evidence
-    )
+    return _claim(claim, given if len(pairs) >= LEAST_PAIRS else "not known", evidence)
+
+
+def _spread(one: dict[str, Any]) -> str:
+    apart = f"{number(one['quality_spread'], 1)} points, of which seeds explain up to {number(one['quality_seeds'], 1)}"
+    steps = steps_range(one)
+    return apart if steps is None else f"{apart}, after {steps}"
 
 
 def first_study_claims(
@@ -152,7 +188,7 @@ def first_study_claims(
 ) -> list[dict[str, Any]]:
     """Return each claim with its answer, as JSON data; all but `frame` are parts of verdict.json.
 
-    `answer` is one of those of `answer`, `evidence` the numbers it rests on; `because` says why a verdict is what it is, and is
+    `answer` is one of `answer` or ``not told apart``, `evidence` the numbers it rests on; `because` says why a verdict is as it is, and is
     None where the claim holds or nothing is known of it.
     """
     claims = [*_time_claims(time_to_loss), *_compression_claims(frame, correlations)]

@@ -16,7 +16,7 @@ from pipeline.analysis.checks import check_sentences
 from pipeline.analysis.claim import matches_disagree
 from pipeline.analysis.damage import is_dense
 from pipeline.analysis.engine_comparison import page_values
-from pipeline.analysis.first_study import FAILS, HOLDS
+from pipeline.analysis.first_study import FAILS, HOLDS, LEAST_PAIRS
 from pipeline.analysis.from_scratch import from_scratch_sentence
 from pipeline.analysis.fronts import AXES, front_sentence
 from pipeline.analysis.markdown import NAMES
@@ -24,6 +24,7 @@ from pipeline.analysis.methods import methods_table, side_by_side
 from pipeline.analysis.rivals import ACCOUNTINGS
 from pipeline.analysis.students import TEACHINGS
 from pipeline.analysis.task_words import words_of
+from pipeline.analysis.why import WEAK
 from pipeline.selection import BUDGET_TOLERANCE, SCRATCH
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
@@ -132,6 +133,8 @@ def render_page(
         checks=check_sentences(verdict, words=words),
         holds=HOLDS,
         fails=FAILS,
+        weak=WEAK,
+        least_pairs=LEAST_PAIRS,
         methods=methods_table(frame),
         rivals=side_by_side(frame),
         sizes=[str(size) for size in frame["size"].unique()],

@@ -27,7 +27,7 @@ _INTERVAL = {
 
 _CLAIM = {
     "claim": _TEXT,
-    "answer": {"enum": ["yes", "no", "in part", "not known"]},
+    "answer": {"enum": ["yes", "no", "in part", "not told apart", "not known"]},
     "evidence": described("the numbers that the answer rests on", **_TEXT),
     "because": described("why, where it does not hold and that is known", type=["string", "null"]),
 }
@@ -86,7 +86,27 @@ _COMMON_LOSS = {
     "high": _NUMBER,
     "sizes": described(
         "interpolated at that loss",
-        **(list_of({"size": {"type": "string"}, "quality": _NUMBER, "test_loss": _NUMBER}) | {"minItems": 2}),
+        **(
+            list_of(
+                {
+                    "size": {"type": "string"},
+                    "quality": _NUMBER,
+                    "test_loss": _NUMBER,
+                    "between": described(
+                        "pretraining losses of its two branches next to that loss, between which it is interpolated",
+                        type="array",
+                        items=_NUMBER,
+                        minItems=2,
+                        maxItems=2,
+                    ),
+                    "finetune_steps": described(
+                        "of those two branches, least and most; null where not told",
+                        **nullable({"type": "array", "items": _NUMBER, "minItems": 2, "maxItems": 2}),
+                    ),
+                }
+            )
+            | {"minItems": 2}
+        ),
     ),
     "quality_spread": described("between the best and the worst size", type="number", minimum=0),
     "test_loss_spread": {"type": "number", "minimum": 0},

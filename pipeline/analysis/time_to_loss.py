@@ -98,10 +98,14 @@ def time_to_loss(curve: pd.DataFrame, sizes: Sequence[str]) -> list[dict[str, An
 
 @dataclass(frozen=True, kw_only=True)
 class Pairs:
-    """Pairs of sizes at a loss of which one is known to have taken less, and how often that was the larger one."""
+    """Pairs of sizes at a loss of which one is known to have taken less, and how often that was the larger one.
+
+    `sizes` counts the pairs of sizes, each once over all losses.
+    """
 
     larger: int
     told: int
+    sizes: int
 
 
 def larger_took_less(lines: Iterable[dict[str, Any]], cost: str) -> Pairs:
@@ -114,6 +118,7 @@ def larger_took_less(lines: Iterable[dict[str, Any]], cost: str) -> Pairs:
     for line in lines:
         by_loss.setdefault(line["loss"], []).append(line)
     larger = told = 0
+    sizes: set[tuple[str, str]] = set()
     for at_loss in by_loss.values():
         for small, large in combinations(at_loss, 2):
             if small["censored"] and large["censored"]:
@@ -121,8 +126,9 @@ def larger_took_less(lines: Iterable[dict[str, Any]], cost: str) -> Pairs:
             if (small["censored"] and large[cost] > small[cost]) or (large["censored"] and small[cost] > large[cost]):
                 continue
             told += 1
+            sizes.add((small["size"], large["size"]))
             larger += bool(small["censored"] or (not large["censored"] and large[cost] < small[cost]))
-    return Pairs(larger=larger, told=told)
+    return Pairs(larger=larger, told=told, sizes=len(sizes))
 
 
 def time_to_loss_sentence(lines: list[dict[str, Any]]) -> str:

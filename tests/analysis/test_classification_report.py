@@ -139,7 +139,7 @@ def test_checks_find_what_the_world_holds(verdict: dict[str, Any]) -> None:
     assert {(line["early"], line["late"]) for line in verdict["early_and_late"]} == {("early4", "q4"), ("early3", "q3")}
     assert all(line["seeds"] == 3 and line["low"] is not None for line in verdict["early_and_late"])
     answers = {one["claim"]: one["answer"] for one in verdict["first_study"]}
-    assert answers["From an equal pretraining loss sizes finetune equally well"] == "yes"
+    assert answers["From an equal pretraining loss sizes finetune equally well"] == "not told apart"
     assert answers["Larger sizes reach a loss in fewer steps"] == "yes"
 
 

@@ -89,6 +89,23 @@ def test_a_gain_of_size_is_recovered_and_is_more_than_seeds_explain() -> None:
         "At a pretraining loss of 4.600, which the branches of 3 sizes span, accuracy after finetuning is" in sentence
     )
     assert "w64x2 77.0, w128x2 79.0, w128x4 79.0: 2.0 points apart, where seeds alone explain up to 0.2" in sentence
+    assert [line["between"] for line in common["sizes"][1:]] == [pytest.approx([4.55, 4.7]), pytest.approx([4.55, 4.8])]
+    assert sentence.endswith("to 0.250 nats apart, after 70 to 100 steps of finetuning.")
+
+
+def test_a_size_with_a_single_seed_is_not_compared_and_does_not_widen_what_seeds_explain() -> None:
+    spans = {"a": (5.0, 6.0), "b": (4.0, 5.5), "c": (5.0, 5.5)}
+    three = points(spans)
+    three.loc[three["size"] != "c", ["seeds", "quality_sd", "test_loss_sd"]] = [3, 0.1, 0.01]
+    (common,) = at_equal_loss(three)
+    assert [line["size"] for line in common["sizes"]] == ["a", "b"]
+    (without,) = at_equal_loss(three[three["size"] != "c"])
+    assert common == without
+    assert common["quality_seeds"] is not None
+    lines = three.to_dict("records")
+    sentences = equal_pretraining_loss_sentences({"points": lines, "common": [common]}, words=WORDS["classification"])
+    assert sentences[-1] == "Branches of a single seed are not compared (c)."
+    assert "which are 1.000 to 1.500 nats apart." in sentences[0]
 
 
 def points(spans: dict[str, tuple[float, float]]) -> pd.DataFrame:
@@ -97,7 +114,7 @@ def points(spans: dict[str, tuple[float, float]]) -> pd.DataFrame:
         for size, span in spans.items()
         for loss in span
     ]
-    return pd.DataFrame(lines).assign(quality_sd=np.nan, test_loss_sd=np.nan)
+    return pd.DataFrame(lines).assign(quality_sd=np.nan, test_loss_sd=np.nan, finetune_steps=np.nan)
 
 
 def test_ranges_hold_all_that_overlap_and_no_two_that_do_not() -> None:
