@@ -11,7 +11,8 @@ from pipeline.analysis.figure_style import empty, legend_below, log_ticks, panel
 from pipeline.analysis.grids import sizes_in_order
 from pipeline.analysis.task_words import Words
 from pipeline.analysis.training_figures import MATCH_MARKERS
-from pipeline.analysis.wording import count, number
+from pipeline.analysis.what_pretraining_brought import told_apart
+from pipeline.analysis.wording import count, number, signed
 from pipeline.selection import SCRATCH
 
 COLUMNS = ("quality", "test_loss")
@@ -76,9 +77,8 @@ def what_pretraining_brought(frame: pd.DataFrame, lines: list[dict[str, Any]], *
         log_ticks(axes.xaxis, unit=count)
         key, digits = ("quality", 1) if column == "quality" else ("loss", 3)
         gains = [line[key]["difference"] for line in lines]
-        better = sum(gain > 0 for gain in gains)
-        what = f"{number(min(gains), digits)} to {number(max(gains), digits)}"
-        unit = words.quality_points if column == "quality" else "nats of test loss"
-        title(axes, f"Pretraining helps at {better} of {len(gains)} sizes and matches: {what} {unit}")
+        what = f"{signed(min(gains), digits)} to {signed(max(gains), digits)}"
+        unit = words.quality_points if column == "quality" else "nats of test loss less"
+        title(axes, f"With pretraining {what} {unit}; intervals {told_apart([line[key] for line in lines])}")
         legend_below(axes, columns=2)
     return figure

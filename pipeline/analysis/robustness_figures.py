@@ -9,10 +9,14 @@ from matplotlib.figure import Figure
 from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
 from pipeline.analysis.figure_style import empty, legend_below, panels, size_style, title
 from pipeline.analysis.grids import sizes_in_order
+from pipeline.analysis.wording import number
 from pipeline.selection import PRIMARY_MATCH
 
 ROUNDING_LINES = {"uniform": ("round to nearest", "-"), "gptq": ("GPTQ", "--"), "qat": ("QAT", ":")}
 PRUNING_LINES = {"magnitude+finetune": ("in rounds, recovered", "-"), "magnitude": ("one shot", ":")}
+
+LINEAR_BELOW = 0.1
+"""Nats: the axis of losses added is linear below it, logarithmic above; smaller ones are written in three digits."""
 
 
 def robustness(frame: pd.DataFrame) -> pd.DataFrame:
@@ -30,6 +34,11 @@ def robustness(frame: pd.DataFrame) -> pd.DataFrame:
     rows = rows.drop_duplicates(["kind", "size", "level", "seed"])
     grouped = rows.groupby(["kind", "size", "level"], sort=False)["added"]
     return pd.DataFrame({"added": grouped.mean(), "seeds": grouped.size()}).reset_index()
+
+
+def _nats(value: float, digits: int) -> str:
+    """Write a loss; what rounds to nothing has no sign."""
+    return number(round(float(value), digits) + 0.0, digits)
 
 
 def _panel(
@@ -53,9 +62,12 @@ def _panel(
             filled = "0.4" if kind == next(iter(lines)) else "white"
             axes.plot([], [], color="0.4", linestyle=line, marker="o", markerfacecolor=filled, label=name)
     ticks = sorted(levels["level"].unique())
-    axes.set_yscale("symlog", linthresh=0.1)
-    axes.set_yticks([0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0", "0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
-    axes.set_ylim(min(-0.02, levels["added"].min() * 1.2), max(0.1, levels["added"].max() * 1.2))
+    least, most = float(levels["added"].min()), float(levels["added"].max())
+    if most > LINEAR_BELOW:  # below it the axis is linear, and its ticks follow the data
+        axes.set_yscale("symlog", linthresh=LINEAR_BELOW)
+        axes.set_yticks([0, 0.05, 0.1, 0.2, 0.5, 1, 2, 5], ["0", "0.05", "0.1", "0.2", "0.5", "1", "2", "5"])
+    top = max(1.2 * most, 1e-3)
+    axes.set_ylim(min(1.2 * least, -0.04 * top), top)
     axes.set_xticks(ticks, [f"{level:g}" if bits else f"{100 * level:.0f}" for level in ticks])
     axes.set(xlabel="bits a weight" if bits else "weights pruned (%)", ylabel="test loss added (nats)")
     main = levels[levels["kind"] == next(iter(lines))]
@@ -64,8 +76,9 @@ def _panel(
         at = main[main["level"] == hardest].set_index("size")["added"]
         order = [size for size in sizes if size in at.index]
         level = f"{hardest:g} bits" if bits else f"{hardest:.0%} pruned weights"
-        many = f", {at[order[-1]]:.2f} to {order[-1]}" if len(order) > 1 else ""
-        title(axes, f"{level} add {at[order[0]]:.2f} nats to {order[0]}{many}")
+        digits = 2 if at[[order[0], order[-1]]].abs().min() >= LINEAR_BELOW else 3
+        many = f", {_nats(at[order[-1]], digits)} to {order[-1]}" if len(order) > 1 else ""
+        title(axes, f"{level} add {_nats(at[order[0]], digits)} nats to {order[0]}{many}")
     legend_below(axes)
 
 

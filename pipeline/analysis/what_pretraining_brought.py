@@ -53,12 +53,32 @@ def what_pretraining_brought_sentence(lines: list[dict[str, Any]], *, words: Wor
     """Return what the lines say together, as one sentence."""
     if not lines:
         return "No size was finetuned without pretraining too."
-    sure = [line for line in lines if line["quality"]["low"] is not None and line["quality"]["low"] > 0]
     least, most = (pick(lines, key=lambda line: float(line["quality"]["difference"])) for pick in (min, max))
     which = [f"{signed(one['quality']['difference'], 1)} ({one['size']}, {one['match']})" for one in (least, most)]
     span = f"is {which[0]}" if len(lines) == 1 else f"runs from {which[0]} to {which[1]}"
-    losses = [line["loss"]["difference"] for line in lines]
+    by_quality, by_loss = (told_apart([line[name] for line in lines]) for name in ("quality", "loss"))
     return (
-        f"What pretraining brings {span} {words.quality_points}, with an interval above 0 at {len(sure)} of {len(lines)} sizes and "
-        f"matches; in test loss it takes away {number(min(losses), 3)} to {number(max(losses), 3)} nats."
+        f"What pretraining brings {span} {words.quality_points}, with intervals {by_quality} sizes and matches; test loss "
+        f"{_change([line['loss']['difference'] for line in lines])}, with intervals {by_loss}. The control without pretraining "
+        "spent finetuning's share of the budget alone, at the same rate and for as many steps: it is not a model that had the "
+        "whole budget."
     )
+
+
+def told_apart(results: list[dict[str, Any]]) -> str:
+    """Write of how many differences the interval lies above 0, and of how many below; with one seed there is none."""
+    above, below = (
+        sum(one["low"] is not None and sign * one[end] > 0 for one in results)
+        for sign, end in ((1, "low"), (-1, "high"))
+    )
+    other = f" and below 0 at {below}" if below else ""
+    return f"above 0 at {above}{other} of {len(results)}"
+
+
+def _change(falls: list[float]) -> str:
+    """Write how a loss changed from the least to the most that it fell by; a negative fall is a rise."""
+    least, most = min(falls), max(falls)
+    if least < 0 < most:
+        return f"rises by up to {number(-least, 3)} and falls by up to {number(most, 3)} nats"
+    first, last = sorted((abs(least), abs(most)))
+    return f"{'rises' if least < 0 else 'falls'} by {number(first, 3)} to {number(last, 3)} nats"

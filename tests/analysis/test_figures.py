@@ -134,6 +134,19 @@ def test_titles_say_what_is_seen() -> None:
     assert below.get_title(loc="left").startswith("90% pruned weights add")
 
 
+def test_small_losses_are_drawn_and_written_as_small() -> None:
+    frame = table(report_entry(sizes=["w32x2", "w256x2"], students=[], plain_of_student={}))
+    dense = (
+        frame["test_loss"].where(frame["recipe"] == "fp32").groupby([frame["match"], frame["size"]]).transform("max")
+    )
+    frame["test_loss"] = dense + frame["recipe"].map({"fp32": 0.0, "q3": -0.0002}).fillna(0.004)
+    with style():
+        above, _ = loss_added(frame).axes
+    assert above.get_title(loc="left").replace("\n", " ") == "3 bits add 0.000 nats to w32x2, 0.000 to w256x2"
+    assert above.get_yscale() == "linear"
+    assert 0.004 < above.get_ylim()[1] < 0.006
+
+
 def test_the_best_cooled_endpoint_is_named() -> None:
     frame = table(report_entry(sizes=["w32x2", "w64x2"]))
     points = [

@@ -66,14 +66,40 @@ def test_a_size_that_lacks_a_seed_is_left_out() -> None:
     assert found(frame[frame["recipe"] != "scratch"]) == []
 
 
+@pytest.mark.parametrize(
+    ("falls", "text"),
+    [
+        (
+            (-0.02, 0.01),
+            "test loss rises by up to 0.020 and falls by up to 0.010 nats, with intervals above 0 at 0 of 2.",
+        ),
+        ((-0.04, -0.02), "test loss rises by 0.020 to 0.040 nats, with intervals above 0 at 0 and below 0 at 2 of 2."),
+    ],
+)
+def test_a_loss_that_rises_is_said_to(falls: tuple[float, float], text: str) -> None:
+    wide = 0.1 if max(falls) > 0 else 0.001
+    lines = [
+        {
+            "size": "w64x2",
+            "match": "seconds",
+            "quality": {"difference": 1.0, "low": None, "high": None},
+            "loss": {"difference": fall, "low": fall - wide, "high": fall + wide},
+        }
+        for fall in falls
+    ]
+    assert text in what_pretraining_brought_sentence(lines, words=WORDS["classification"])
+
+
 def test_the_sentence_gives_the_range_and_counts_what_is_sure() -> None:
     text = what_pretraining_brought_sentence(found(table()), words=WORDS["classification"])
     assert text.startswith(
         "What pretraining brings runs from +5.0 (w32x2, seconds) to +8.0 (w64x2, seconds) points of accuracy"
     )
     assert (
-        "with an interval above 0 at 4 of 4 sizes and matches; in test loss it takes away 0.050 to 0.080 nats" in text
+        "with intervals above 0 at 4 of 4 sizes and matches; test loss falls by 0.050 to 0.080 nats, with intervals above 0 at 4"
+        in text
     )
+    assert "The control without pretraining spent finetuning's share of the budget alone, at the same rate" in text
     assert what_pretraining_brought_sentence([], words=WORDS["classification"]).startswith(
         "No size was finetuned without"
     )
