@@ -67,6 +67,9 @@ def run_branches(
     warm = partial(trunk, warmup_steps=schedule.warmup_steps)
 
     resumed = load_checkpoint(progress_path) if progress_path.exists() else None
+    if resumed is not None and resumed["phase"] == TRUNK and trunk_path.exists():
+        left = load_checkpoint(trunk_path)  # where a branch has left it, which may be further on
+        resumed = max(resumed, left, key=lambda checkpoint: checkpoint["state"]["step"])
     done = {branch.name: work / f"{branch.name}.status.json" for branch in ordered}
     statuses: dict[str, str] = {name: read_json(path) for name, path in done.items() if path.exists()}
     lost_path = work / "trunk.diverged.json"

@@ -158,7 +158,6 @@ class _Desk:
         save_dense(model, self.work / job.name, tokenizer=corpus.tokenizer(), run=record, corpus=corpus.card)
         curve = curve_points(state, job.name)
         write_json(self.work / f"{job.name}.curve.json", curve)
-        checkpoint.unlink(missing_ok=True)
         return {
             "status": "ok",
             "steps": steps,
@@ -192,6 +191,9 @@ def finetune(
         status = work / f"{name}.status.json"
         if not status.exists():
             write_json(status, _made(desk, job))
+            (work / f"{name}.pt").unlink(
+                missing_ok=True
+            )  # not before: a kill in between would cost the whole classifier
         metrics[name] = read_json(status) | {"pretrain_valid_loss": before.get(name, {}).get("valid_loss")}
     with atomic_path(out) as temporary:
         temporary.mkdir(parents=True)
