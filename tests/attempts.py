@@ -31,7 +31,7 @@ NEVER, SOME_STEPS, EVERY_STEP = 0.0, 0.3, 2.0
 class Command:
     """One run of a study: which function makes it, its entry of params.yaml, and the folders that it reads."""
 
-    function: str  # "pretrain", "prune" or "distill"
+    function: str  # "pretrain", "finetune", "prune" or "distill"
     entry: dict[str, Any]
     inputs: dict[str, str]
 
@@ -126,9 +126,15 @@ def _make(command: Command, folder: Path) -> None:
     from pipeline.corpora.prepared import PreparedCorpus
     from pipeline.distillation.students import distill
     from pipeline.evaluation.losses import validation_loss
+    from pipeline.training.finetuning import finetune
     from pipeline.training.pretraining import pretrain
 
-    functions: dict[str, Callable[..., str]] = {"pretrain": pretrain, "prune": compress, "distill": distill}
+    functions: dict[str, Callable[..., str]] = {
+        "pretrain": pretrain,
+        "finetune": finetune,
+        "prune": compress,
+        "distill": distill,
+    }
     paths = {name: Path(path) for name, path in command.inputs.items()}
     corpus = PreparedCorpus.open(paths.pop("corpus"))
     paths |= {"out": folder / "out", "work": folder / "work"}

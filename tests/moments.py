@@ -157,6 +157,7 @@ def import_noted() -> None:
     import pipeline.distillation.students
     import pipeline.evaluation.losses
     import pipeline.training.branches
+    import pipeline.training.finetuning
     import pipeline.training.objectives
 
     wrapped: list[tuple[Any, str, Callable[..., Any]]] = [
@@ -164,6 +165,7 @@ def import_noted() -> None:
         (pipeline.training.objectives.CrossEntropy, "__call__", _noted_step),
         (pipeline.distillation.losses.WordDistillation, "__call__", _noted_step),
         (pipeline.training.branches, "train", _noted_phase),
+        (pipeline.training.finetuning, "train", _noted_phase),
         (pipeline.compression.recovery, "train", _noted_phase),
         (pipeline.distillation.students, "train", _noted_phase),
     ]

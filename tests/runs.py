@@ -79,6 +79,20 @@ PRUNE = compression(
         "p90q4": [MASKED | {"sparsity": 0.9}, FOUR_BITS],
     }
 )
+ENCODER: dict[str, Any] = {"architecture": "encoder", "positions": 48, "label_smoothing": 0.0}
+MASKED_LM: dict[str, Any] = PRETRAIN | ENCODER | {"task": "masked_lm", "finetune_fraction": 0.25}
+FINETUNE: dict[str, Any] = {
+    **COMMON,
+    **TRAINING,
+    **ENCODER,
+    "task": "classification",
+    "num_labels": 2,
+    "run": KEY,
+    "budgets": {"seconds": "40 s"},
+    "recovery_fraction": 0.15,
+    "warmup_fraction": 0.2,
+    "scratch": True,
+}
 DISTILL: dict[str, Any] = {
     **COMMON,
     **TRAINING,

@@ -3,18 +3,29 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.distillation.sequences import write_translations
 from tests.attempts import Attempts, Command, Runs
-from tests.runs import DISTILL, PRETRAIN, PRUNE, compression
+from tests.classifiers import prepared_corpus
+from tests.runs import DISTILL, FINETUNE, MASKED_LM, PRETRAIN, PRUNE, compression
 
 
 @pytest.fixture(scope="package")
-def runs(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
-    """With dropout on: a pretraining, its model pruned and trained rounded, and its students: at either level, and begun from it."""
+def encoder_corpus(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small corpus for encoders, prepared: a directory with text/ and sentences/."""
+    return prepared_corpus(tmp_path_factory.mktemp("encoder"))
+
+
+@pytest.fixture(scope="package")
+def runs(corpus: PreparedCorpus, encoder_corpus: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Runs]:
+    """With dropout on: a pretraining, its model pruned and trained rounded, and its students: at either level, and begun from it.
+
+    Beside them an encoder's pretraining, and its classifiers.
+    """
     folder = tmp_path_factory.mktemp("runs")
     reads = {"corpus": str(corpus.path)}
     taught = reads | {"pretrained": str(folder), "translations": str(folder / "translations")}
@@ -35,11 +46,23 @@ def runs(corpus: PreparedCorpus, tmp_path_factory: pytest.TempPathFactory) -> It
             entry=student | {"method": "both", "init": "teacher", "teaching": "bothinit", "teacher_fraction": 0.5},
             inputs=taught,
         ),
+        "masked": Command(
+            function="pretrain",
+            entry=MASKED_LM | short | cooled,
+            inputs={"corpus": str(encoder_corpus / "text")},
+        ),
+        "finetune": Command(
+            function="finetune",
+            entry=FINETUNE | short,
+            inputs={"corpus": str(encoder_corpus / "sentences"), "pretrained": str(folder / "encoder" / "out")},
+        ),
     }
     with Attempts() as attempts:
         runs = Runs(attempts=attempts, commands=commands, folder=folder)
         parent = runs("pretrain", folder)
         assert parent.code == 0, parent.fault
+        encoder = runs("masked", folder / "encoder")
+        assert encoder.code == 0, encoder.fault
         write_translations(
             {"study": "tiny", "sentences": 20, "seconds_per_sentence": {"w16x1": 0.1}, "beam": 1},
             teacher="out",

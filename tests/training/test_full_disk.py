@@ -44,6 +44,8 @@ def _assert_it_only_delays(runs: Runs, name: str, folder: Path, moment: int) -> 
         ("prune", "seconds-p50.status.json"),
         ("word", "progress.pt"),
         ("sequence", "model.safetensors"),
+        ("finetune", "seconds-scratch.pt"),
+        ("finetune", "seconds.status.json"),
     ],
 )
 def test_a_full_disk_delays_a_run_and_changes_nothing(runs: Runs, tmp_path: Path, name: str, file: str) -> None:
@@ -54,7 +56,7 @@ def test_a_full_disk_delays_a_run_and_changes_nothing(runs: Runs, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("name", ["pretrain", "prune", "qat", "word", "sequence"])
+@pytest.mark.parametrize("name", ["pretrain", "prune", "qat", "word", "sequence", "masked", "finetune"])
 def test_a_full_disk_at_any_write_delays_a_run_and_changes_nothing(runs: Runs, tmp_path: Path, name: str) -> None:
     writes = [i for i, moment in enumerate(runs.calm(name, SOME_STEPS).moments) if moment.kind == WRITE]
     assert len(writes) > 10

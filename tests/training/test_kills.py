@@ -13,7 +13,7 @@ from tests.attempts import EVERY_STEP, NEVER, SOME_STEPS, Attempt, Runs
 from tests.moments import REMOVE, RENAME, STEP, WRITE, Moment, Strike
 from tests.runs import assert_nothing_is_half, assert_same
 
-KILLS = {"pretrain": 17, "prune": 15, "qat": 5, "word": 5, "sequence": 4, "bothinit": 4}
+KILLS = {"pretrain": 15, "prune": 15, "qat": 5, "word": 5, "sequence": 4, "bothinit": 4, "masked": 11, "finetune": 11}
 
 
 def _phases(moments: list[Moment]) -> list[str]:
@@ -46,6 +46,10 @@ def _finish(runs: Runs, name: str, folder: Path, *, after: Attempt, seconds_per_
         ("word", "student", SOME_STEPS),
         ("sequence", "student", EVERY_STEP),
         ("bothinit", "student", SOME_STEPS),
+        ("masked", "trunk", SOME_STEPS),
+        ("finetune", "seconds", EVERY_STEP),
+        ("finetune", "after seconds", EVERY_STEP),
+        ("finetune", "seconds-scratch", SOME_STEPS),
     ],
 )
 def test_a_kill_at_random_changes_nothing(
@@ -62,8 +66,8 @@ def test_a_kill_at_random_changes_nothing(
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_fifty_kills_at_random_change_nothing(runs: Runs, tmp_path: Path) -> None:
-    draw = random.Random(50)
+def test_seventy_kills_at_random_change_nothing(runs: Runs, tmp_path: Path) -> None:
+    draw = random.Random(70)
     killed: list[Moment] = []
     for name, wanted in KILLS.items():
         here: list[Moment] = []
@@ -87,11 +91,11 @@ def test_fifty_kills_at_random_change_nothing(runs: Runs, tmp_path: Path) -> Non
             life += 1
         assert {moment.phase for moment in here} >= set(phases), "a phase was never hit"
         killed += here
-    assert len(killed) == 50
+    assert len(killed) == 70
     assert {moment.kind for moment in killed} >= {STEP, WRITE, RENAME, REMOVE}
 
 
-@pytest.mark.parametrize("name", ["prune", "qat", "word", "sequence"])
+@pytest.mark.parametrize("name", ["prune", "qat", "word", "sequence", "finetune"])
 def test_sigterm_saves_after_the_step_at_hand(runs: Runs, tmp_path: Path, name: str) -> None:
     moments = runs.calm(name, NEVER).moments
     steps = [i for i, moment in enumerate(moments) if moment.kind == STEP]
