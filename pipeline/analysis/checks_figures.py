@@ -50,15 +50,22 @@ def _ends_panel(
 
 
 def loss_by_size(curve: pd.DataFrame, frame: pd.DataFrame, found: dict[str, Any], *, words: Words) -> Figure:
-    """Draw validation loss against device seconds, the wide grid above and the deep one below; `found` is of verdict.json."""
-    figure, both = panels(2, height=4.2)
+    """Draw validation loss against device seconds, the wide grid above and the deep one below; `found` is of verdict.json.
+
+    A grid that the study has not, or whose branches have no validation points, has no panel.
+    """
+    measured = {line["size"] for line in found["ends"]}
+    grids = [
+        (name, kind, fixed, found[name])
+        for name, kind, fixed in (("wide", "width", "num_layers"), ("deep", "depth", "d_model"))
+        if found[name] is not None and measured & set(found[name]["sizes"])
+    ]
+    figure, every = panels(max(1, len(grids)), height=4.2 if grids else 1.5)
+    if not grids:
+        empty(every[0], "no two sizes differ in width alone or in depth alone")
+        return figure
     styles = size_style(sizes_in_order(frame))
-    for axes, name, fixed in zip(both, ("wide", "deep"), ("num_layers", "d_model"), strict=True):
-        grid = found[name]
-        kind = "width" if name == "wide" else "depth"
-        if grid is None or not any(line["size"] in grid["sizes"] for line in found["ends"]):
-            empty(axes, f"no two sizes differ in {kind} alone" if grid is None else "no validation points were taken")
-            continue
+    for axes, (name, kind, fixed, grid) in zip(every, grids, strict=True):
         _ends_panel(axes, curve, found, grid["sizes"], styles)
         axes.set(xlabel="device seconds", ylabel=words.trained_loss_axis, xscale="log", yscale="log")
         log_ticks(axes.xaxis)

@@ -88,6 +88,11 @@ def empty(axes: Axes, text: str) -> None:
     axes.set_axis_off()
 
 
+def is_empty(figure: Figure) -> bool:
+    """Tell whether no panel of a figure has anything but the words of `empty`."""
+    return not any(axes.axison for axes in figure.axes)
+
+
 def save(figure: Figure, folder: Path, name: str) -> None:
     """Write `name`.svg and `name`.png to `folder`, without dates, and with every label whole."""
     figure.savefig(folder / f"{name}.svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from pipeline.analysis.captions import CAPTIONS
 from pipeline.analysis.checks_figures import early_and_late, loss_by_size, time_to_loss
 from pipeline.analysis.compression_figures import every_configuration
-from pipeline.analysis.figure_style import save, style
+from pipeline.analysis.figure_style import is_empty, save, style
 from pipeline.analysis.finetuning_figures import equal_pretraining_loss, what_pretraining_brought
 from pipeline.analysis.latency_figures import quality_and_latency
 from pipeline.analysis.robustness_figures import loss_added
@@ -34,6 +34,8 @@ def write_figures(
     folder: Path,
 ) -> dict[str, str]:
     """Write each of the task's figures to `folder` as SVG and PNG; return {name: SVG text} in the order of `CAPTIONS`.
+
+    A figure of which the study has nothing to draw is left out.
 
     `curve` is the frame of curves.csv, `limits` are bytes; `verdict` has the task, and the checks that figures are drawn of.
     """
@@ -63,6 +65,9 @@ def write_figures(
     texts: dict[str, Any] = {}
     with style():
         for name in CAPTIONS[verdict["task"]]:
-            save(drawn[name](), folder, name)
+            figure = drawn[name]()
+            if is_empty(figure):
+                continue
+            save(figure, folder, name)
             texts[name] = (folder / f"{name}.svg").read_text(encoding="utf-8")
     return texts

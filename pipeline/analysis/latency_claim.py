@@ -85,7 +85,7 @@ def latency_claim(ladders: list[dict[str, Any]], settings: list[Setting], *, qua
     heavy = [limit["heavy"] for limit in limits if limit["heavy"] is not None]
     if wider := sum(map(runs_as_int8, heavy)):
         text += (
-            f"; at {setting_name(setting_of(ladders[0]))} {wider} of the {len(heavy)} heavy choices have weights of fewer "
-            f"than {NARROWEST_BITS} bits and run as int8, for no engine here computes in fewer"
+            f"; at {setting_name(setting_of(ladders[0]))}, of the {len(heavy)} heavy choices {wider} have weights of fewer than "
+            f"{NARROWEST_BITS} bits and run as int8, for no engine here computes in fewer"
         )
     return f"{text}; {_without(lacking)}." if lacking else f"{text}."

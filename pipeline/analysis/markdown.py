@@ -64,8 +64,8 @@ def verdict_markdown(verdict: dict[str, Any]) -> str:
         f"needs p < {thresholds['p_value']} and {thresholds['quality']} {words.quality_points} or {thresholds['loss_percent']:g} % "
         f"of loss. Training GFLOP/s: {speeds}.",
         "",
-        *map(front_sentence, verdict["fronts"]),
-        from_scratch_sentence(verdict["from_scratch"], words=words),
+        *(f"- {front_sentence(one)}" for one in verdict["fronts"]),
+        f"- {from_scratch_sentence(verdict['from_scratch'], words=words)}",
         "",
         "What of the first study's claims holds here:",
         "",

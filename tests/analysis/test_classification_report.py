@@ -156,6 +156,12 @@ def test_a_study_without_controls_or_early_rows_still_has_its_page(tmp_path: Pat
     ):
         assert sentence in page
     assert "Without pretraining." not in page
+    names = {path.stem for path in (tmp_path / "results" / "figures").iterdir()}
+    nothing = {"loss_by_size", "time_to_loss", "what_pretraining_brought", "early_and_late"}
+    assert names == set(CAPTIONS["classification"]) - nothing
+    assert not [
+        name for name in nothing if f'<figure id="{name}">' in (tmp_path / "results" / "report.html").read_text()
+    ]
 
 
 def test_finetunings_are_read_by_run_and_branch(artifacts: Path, tmp_path: Path) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from pipeline.analysis.checks_figures import early_and_late, loss_by_size, time_to_loss
 from pipeline.analysis.compression_figures import every_configuration
-from pipeline.analysis.figure_style import style
+from pipeline.analysis.figure_style import is_empty, style
 from pipeline.analysis.finetuning_figures import equal_pretraining_loss, what_pretraining_brought
 from pipeline.analysis.fronts import fronts
 from pipeline.analysis.latency_figures import latency_front, quality_and_latency
@@ -124,6 +124,17 @@ def test_marks_of_losses_by_size_are_ends_of_branches_alone() -> None:
     ends = sorted(line["valid_loss"] for line in found["ends"] if line["size"] != "w128x4")
     assert marks == pytest.approx(ends)
     assert "By depth (width 128): w128x2 ends lowest" in deep.get_title(loc="left").replace("\n", " ")
+
+
+def test_a_grid_that_a_study_has_not_has_no_panel() -> None:
+    entry = report_entry(sizes=["w32x2", "w64x2"], students=[], plain_of_student={})
+    frame, curve = table(entry), curves_of(entry)
+    with style():
+        figure = drawn(loss_by_size(curve, frame, ends_by_size(curve, ["w32x2", "w64x2"]), words=WORDS["translation"]))
+        nothing = loss_by_size(curve, frame, ends_by_size(curve, ["w32x2"]), words=WORDS["translation"])
+    (only,) = figure.axes
+    assert only.get_title(loc="left").startswith("By width")
+    assert (is_empty(figure), is_empty(nothing)) == (False, True)
 
 
 def test_titles_say_what_is_seen() -> None:

@@ -96,7 +96,9 @@ def test_light_wins_where_compression_destroys() -> None:
     )
     assert "by BLEU at 0 of 8 limits and a lightly compressed one at 8 (by test loss at 0 and 8)" in claim
     assert "at the other 3 settings of threads and batch size at 0 of 8 and at 8 (by test loss at 0 and at 8);" in claim
-    assert "16 of the 16 heavy choices have weights of fewer than 8 bits and run as int8" in claim
+    assert (
+        "; at 1 thread, batch 1, of the 16 heavy choices 16 have weights of fewer than 8 bits and run as int8" in claim
+    )
     assert " 32 limits" not in claim
 
 
