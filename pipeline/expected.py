@@ -9,6 +9,9 @@ from typing import Any
 
 from pipeline.run_id import parse_run_id
 
+SCRATCH = "scratch"
+"""The recipe of models that were finetuned without pretraining: a control beside fp32, never chosen for anything."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Expected:
@@ -37,7 +40,7 @@ def models_of_run(entry: dict[str, Any], key: str) -> Iterator[Expected]:
         yield Expected(run_id=run_id, method="none", folder=Path(trained_in, key, match))
         if entry.get("scratch"):
             yield Expected(
-                run_id=f"{key}-{match}-scratch", method="none", folder=Path(trained_in, key, f"{match}-scratch")
+                run_id=f"{key}-{match}-{SCRATCH}", method="none", folder=Path(trained_in, key, f"{match}-{SCRATCH}")
             )
         for name, recipe in entry["recipes"].items():
             if _applies(recipe, size=identity["size"], seed=identity["seed"], match=match):

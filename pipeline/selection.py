@@ -15,6 +15,7 @@ import pandas as pd
 
 from pipeline.budget import Budget
 from pipeline.errors import StudyError
+from pipeline.expected import SCRATCH
 from pipeline.run_id import parse_run_id
 
 BUDGET_TOLERANCE = 0.02
@@ -22,10 +23,6 @@ BUDGET_TOLERANCE = 0.02
 
 PRIMARY_MATCH = "seconds"
 """The match that fixes the byte limits; the other match uses the same ones."""
-
-SCRATCH = "scratch"
-"""The recipe of models that were finetuned without pretraining: a control beside fp32, never chosen for anything."""
-
 
 HEADER_SLACK_BYTES = 64
 """Files of one encoding differ by this at most: their headers hold sums, in as many digits as those happen to have."""

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 
 from pipeline.errors import StudyError
+from pipeline.expected import SCRATCH
 from pipeline.run_id import parse_run_id
 from pipeline.selection import (
     CLASSES,
-    SCRATCH,
     configurations,
     configurations_to_translate,
     heavy,

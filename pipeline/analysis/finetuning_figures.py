@@ -13,7 +13,7 @@ from pipeline.analysis.task_words import Words
 from pipeline.analysis.training_figures import MATCH_MARKERS
 from pipeline.analysis.what_pretraining_brought import told_apart
 from pipeline.analysis.wording import count, number, signed
-from pipeline.selection import SCRATCH
+from pipeline.expected import SCRATCH
 
 COLUMNS = ("quality", "test_loss")
 

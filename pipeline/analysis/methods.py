@@ -7,7 +7,8 @@ from typing import Any
 import pandas as pd
 
 from pipeline.analysis.damage import added_to_dense, one_grid, whole_budget
-from pipeline.selection import PRIMARY_MATCH, SCRATCH
+from pipeline.expected import SCRATCH
+from pipeline.selection import PRIMARY_MATCH
 
 RIVALS = {
     "gptq": "uniform",

@@ -25,7 +25,8 @@ from pipeline.analysis.rivals import ACCOUNTINGS
 from pipeline.analysis.students import TEACHINGS
 from pipeline.analysis.task_words import words_of
 from pipeline.analysis.why import WEAK
-from pipeline.selection import BUDGET_TOLERANCE, SCRATCH
+from pipeline.expected import SCRATCH
+from pipeline.selection import BUDGET_TOLERANCE
 
 TEMPLATE = Path(__file__).with_name("page.html.j2")
 

@@ -10,9 +10,9 @@ from typing import Any
 import pandas as pd
 
 from pipeline.errors import StudyError
-from pipeline.expected import expected_models
+from pipeline.expected import SCRATCH, expected_models
 from pipeline.run_id import parse_run_id
-from pipeline.selection import SCRATCH, rows_frame
+from pipeline.selection import rows_frame
 from pipeline.size import SizeSpec
 
 STATUSES = ("ok", "diverged", "failed", "missing")

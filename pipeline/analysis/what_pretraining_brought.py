@@ -10,7 +10,7 @@ from pipeline.analysis.grids import sizes_in_order
 from pipeline.analysis.measures import Measure, difference
 from pipeline.analysis.task_words import Words
 from pipeline.analysis.wording import number, signed
-from pipeline.selection import SCRATCH
+from pipeline.expected import SCRATCH
 
 
 def what_pretraining_brought(

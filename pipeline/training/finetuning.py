@@ -20,6 +20,7 @@ from pipeline.budget import Budget, Ledger
 from pipeline.corpora.prepared import PreparedCorpus
 from pipeline.corpora.streams import open_stream
 from pipeline.errors import StudyError
+from pipeline.expected import SCRATCH
 from pipeline.files import atomic_path, read_json, write_json
 from pipeline.models.building import build
 from pipeline.models.checkpoint import load_dense, read_run, save_dense
@@ -36,7 +37,6 @@ from pipeline.training.pricing import step_price, total_costs
 from pipeline.training.schedules import warm_and_linear
 from pipeline.training.state import TrainState, load_checkpoint
 
-SCRATCH = "scratch"
 _SEED_OFFSET = 2000  # a head is drawn, and sentences are ordered, by other numbers than pretraining drew
 _CURVE_POINTS = 4
 

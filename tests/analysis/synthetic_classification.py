@@ -12,9 +12,8 @@ from numpy.typing import NDArray
 from pipeline.analysis.table import assemble
 from pipeline.corpora.encoder_splits import write_labelled_split
 from pipeline.corpora.token_array import TokenArray
-from pipeline.expected import models_of_run
+from pipeline.expected import SCRATCH, models_of_run
 from pipeline.run_id import parse_run_id
-from pipeline.selection import SCRATCH
 from tests.analysis.synthetic import BUDGETS, DAMAGE, SPEED, report_entry, row_of, shape, write_curve, write_json
 from tests.analysis.synthetic_engines import engine_records
 
