@@ -129,6 +129,7 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
     from safetensors import SafetensorError
 
     from pipeline.models.architectures import CONFIGURATIONS, class_of, kind_of_config, recognise
+    from pipeline.models.parameters import stored_parameters
     from pipeline.models.pruned import is_heads_pruned
 
     directory = Path(directory)
@@ -142,14 +143,21 @@ def load_dense(directory: str | Path) -> M2M100ForConditionalGeneration:
     if not (directory / WEIGHTS).is_file():
         raise StudyError(f"{directory / WEIGHTS}: no such file; run the stage that writes it (dvc repro)")
     try:
-        model: M2M100ForConditionalGeneration = class_of(CONFIGURATIONS[kind].from_dict(config)).from_pretrained(
-            directory, attn_implementation="eager", local_files_only=True
+        model: M2M100ForConditionalGeneration
+        model, told = class_of(CONFIGURATIONS[kind].from_dict(config)).from_pretrained(
+            directory, attn_implementation="eager", local_files_only=True, output_loading_info=True
         )
     except (SafetensorError, RuntimeError, ValueError, OSError) as error:
         reason = " ".join(str(error).split())[:160]
         raise StudyError(
             f"{directory / WEIGHTS}: the checkpoint is damaged ({reason}); delete {directory} and rerun its stage"
         ) from error
+    drawn = [name for name in stored_parameters(model) if name in told["missing_keys"]]
+    if drawn:  # by transformers, at random
+        raise StudyError(
+            f"{directory / WEIGHTS}: the checkpoint is of another model, or damaged: it has no {drawn[0]}; give another "
+            f"model, or delete {directory} and rerun its stage"
+        )
     recognise(model, directory)
     return model.eval()
 

@@ -43,6 +43,7 @@ def _run(size: SizeSpec, vocab_size: int) -> dict[str, Any]:
     return {
         "run_id": "tiny-fp32",
         "study": "tiny",
+        "task": "translation",
         "size": shape | {"vocab_size": vocab_size},
         "budget": "1 s",
         "method": "none",
