@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, Field, ValidationError, field_validator, model_validator
 
 from pipeline.budget import Budget
-from pipeline.engine_names import ENGINES
+from pipeline.engine_names import CLASSIFIER_ENGINES, ENGINES
 from pipeline.errors import StudyError, nearest
 from pipeline.pair_corpus import CorpusSpec
 from pipeline.recipes import Family, shapes_along
@@ -193,16 +193,19 @@ class Study(Section):
     @model_validator(mode="before")
     @classmethod
     def _architecture(cls, data: Any) -> Any:
-        """Give the sizes of a masked-LM study what its task and its corpus say."""
-        if not (isinstance(data, dict) and data.get("task") == "masked_lm" and isinstance(data.get("corpus"), dict)):
+        """Give the sizes of a masked-LM study what its task and its corpus say; refuse sizes that say it themselves."""
+        sizes = data.get("sizes") if isinstance(data, dict) else None
+        if not isinstance(sizes, list):
+            return data  # refused as what it is
+        listed = [size for size in sizes if isinstance(size, dict)]
+        if any(name in size for size in listed for name in _OF_THE_TASK):
+            raise ValueError(f"sizes: {', '.join(_OF_THE_TASK)} follow from task and corpus; leave them out")
+        if data.get("task") != "masked_lm" or not isinstance(data.get("corpus"), dict):
             return data
         lengths = [data["corpus"].get(name) for name in ("sequence_tokens", "max_tokens")]
         positions = max((length for length in lengths if isinstance(length, int)), default=0)
-        listed = [size for size in data.get("sizes") or () if isinstance(size, dict)]
-        if any(name in size for size in listed for name in _OF_THE_TASK):
-            return data  # refused below
         given = {"architecture": "encoder", "positions": positions}
-        return {**data, "sizes": [{**size, **given} if size in listed else size for size in data.get("sizes") or ()]}
+        return {**data, "sizes": [{**size, **given} if isinstance(size, dict) else size for size in sizes]}
 
     @model_validator(mode="after")
     def _of_one_task(self) -> Study:
@@ -222,9 +225,11 @@ class Study(Section):
             raise ValueError(
                 "finetune.fraction and recovery_fraction leave pretraining less than a fifth of the budget"
             )
-        wrong = [size for size in self.sizes if (size.architecture == "encoder") != encoders or size.num_labels]
-        if wrong:
-            raise ValueError(f"sizes: {', '.join(_OF_THE_TASK)} follow from task and corpus; leave them out")
+        for name in self.engines.compared:
+            if encoders and name not in CLASSIFIER_ENGINES:
+                raise ValueError(
+                    f"engines.compared: {name} takes no classifier; those that do: {', '.join(CLASSIFIER_ENGINES)}"
+                )
         return self
 
     @model_validator(mode="after")
