@@ -62,6 +62,20 @@ def test_students_get_the_recipes_that_are_for_them_at_equal_seconds() -> None:
     assert (made[1].method, made[1].folder) == ("distill+quantize", Path("compressed/toy-w32x2-word-s0/rtn/seconds-x1"))
 
 
+def test_what_is_finetuned_lies_there_and_has_one_without_pretraining_beside_it() -> None:
+    finetuned = entry(x1=facts()) | {"students": [], "trained_in": "finetune", "scratch": True}
+    models = [model for model in expected_models(finetuned) if model.run_id.startswith("toy-w32x2-s0-seconds-")]
+    assert [(model.run_id.rpartition("-")[2], model.method, model.folder.as_posix()) for model in models] == [
+        ("fp32", "none", "finetune/toy-w32x2-s0/seconds"),
+        ("scratch", "none", "finetune/toy-w32x2-s0/seconds-scratch"),
+        ("x1", "quantize", "compressed/toy-w32x2-s0/rtn/seconds-x1"),
+    ]
+    without = expected_models(finetuned | {"scratch": False})
+    assert [model.run_id for model in without] == [
+        model.run_id for model in expected_models(finetuned) if not model.run_id.endswith("-scratch")
+    ]
+
+
 def test_a_runs_models_stand_together_fp32_first() -> None:
     models = [model.run_id for model in expected_models(entry(x1=facts(), x2=facts(matches=["seconds"])))]
     assert models[:5] == [

@@ -18,6 +18,7 @@ from pipeline.params import combined, read_params, write_params
 STAGES = {
     "prepare": "prepare",
     "pretrain": "pretrain",
+    "finetune": "finetune",
     "quantize": "quantize",
     "prune": "prune",
     "evaluate": "evaluate",
