@@ -3,17 +3,24 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import jsonschema
+import numpy as np
 import pandas as pd
 import pytest
 
+from pipeline.evaluation.accuracy import score_classes
 from pipeline.expected import expected_models
 from pipeline.params import read_params
 
 STUDIES = sorted(read_params()["studies"])
+SIGNATURES = {
+    "BLEU": r"nrefs:.+\|version:[\d.]+",  # sacreBLEU's own
+    "accuracy": r"accuracy\|n:[1-9]\d*\|boot:[1-9]\d*\|seed:\d+",
+}
 
 
 @pytest.fixture(params=STUDIES)
@@ -46,12 +53,19 @@ def test_what_was_not_measured_is_null_and_never_zero(study: str) -> None:
         .all()
         .all()
     )
-    translated = rows[rows.quality.notna()]
-    assert len(translated) > 0
-    assert translated.signature.str.contains("version:").all()
-    assert (translated.quality_low <= translated.quality).all()
-    assert (translated.quality <= translated.quality_high).all()
+    scored = rows[rows.quality.notna()]
+    assert len(scored) > 0
+    assert scored.quality_name.isin(SIGNATURES).all()
+    for name, of_name in scored.groupby("quality_name"):
+        assert of_name.signature.str.fullmatch(SIGNATURES[str(name)]).all()
+    assert (scored.quality_low <= scored.quality).all()
+    assert (scored.quality <= scored.quality_high).all()
     assert rows[rows.quality.isna()].signature.isna().all()
+
+
+def test_a_score_of_classes_has_the_signature_that_results_must_have() -> None:
+    score = score_classes(np.array([True, False, True]), np.arange(3), resamples=100)
+    assert re.fullmatch(SIGNATURES["accuracy"], score["signature"])
 
 
 def test_no_row_of_the_verdict_cost_more_than_the_budget(study: str) -> None:
