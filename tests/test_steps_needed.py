@@ -104,7 +104,9 @@ def test_a_shape_that_is_a_size_of_the_grid_is_measured_once_as_the_grid_has_it(
         "sizes": [large.key],
         "recipes": {"half": [{"method": "layers", "fraction": 0.5}, {"method": "finetune"}]},
     }
-    data = study.model_dump(exclude_unset=True) | {"sizes": [small.model_dump(), large.model_dump()]}
+    data = study.model_dump(exclude_unset=True) | {
+        "sizes": [size.model_dump(exclude_unset=True) for size in (small, large)]
+    }
     changed = _changed(Study.model_validate(data | {"recipes": {"rtn": data["recipes"]["rtn"]}, "distill": {}}), {}, [])
     changed = _changed(changed, {"pruned": family}, [])
     [needed] = [step for step in steps_needed(changed, teachers=[]) if step.key == "w16x1"]
