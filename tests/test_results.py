@@ -89,3 +89,11 @@ def test_the_readme_says_what_the_default_study_found() -> None:
     verdict = Path("results/default/verdict.md").read_text(encoding="utf-8")
     table = verdict.split("\n", 1)[1].strip()
     assert table in readme
+
+
+def test_the_readme_says_what_the_masked_lm_study_found() -> None:
+    readme = Path("README.md").read_text(encoding="utf-8")
+    verdict = _verdict("mlm")
+    assert verdict["claim"] in readme
+    for one in verdict["first_study"]:
+        assert f"{one['claim']}: **{one['answer']}**" in readme
