@@ -135,16 +135,19 @@ def _reasons(frame: pd.DataFrame, matches: list[dict[str, Any]]) -> str | None:
 
 
 def _verdict_claim(frame: pd.DataFrame, matches: list[dict[str, Any]], *, words: Words) -> dict[str, Any]:
-    parts, won, decided = [], 0, 0
+    """Return the claim: it holds where a larger model wins at most limits, ties counted; ties alone neither bear it out nor refute it."""
+    parts, won, decided, limits = [], 0, 0, 0
     for match in matches:
         told = []
         for name, by_loss in ((words.quality, False), ("test loss", True)):
             tally = counts(match["limits"], by_loss=by_loss)
             winners = tally["heavy"] + tally["light"]
             told.append(f"by {name} at {tally['train_large']} of {winners}")
-            won, decided = won + tally["train_large"], decided + winners
+            won, decided, limits = won + tally["train_large"], decided + winners, limits + len(match["limits"])
         parts.append(f"{' and '.join(told)} at {NAMES[match['match']]} ({len(match['limits'])} byte limits)")
     given = answer(won, decided) if len(sizes_in_order(frame)) > 1 else "not known"
+    if given == "yes" and won < HOLDS * limits:
+        given = "in part"
     return _claim(
         "A larger model, heavily compressed, beats a lightly compressed one of at most the same bytes",
         given,
