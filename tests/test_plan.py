@@ -99,7 +99,8 @@ def test_finetuning_is_both_branches_of_each_budget_and_one_without_pretraining(
     study = load_study("configs/smoke_mlm.yaml")
     assert study.finetune is not None
     calibration = assumed_calibration(study, gflops=GFLOPS)
-    budgets = [5.0, 1.0e11 / (GFLOPS * 1e9)]
+    given = {match: Budget.parse(text).amount for match, text in study.budgets.items()}
+    budgets = [given["seconds"], given["flops"] / (GFLOPS * 1e9)]
     for stage, seconds in stage_seconds(study, calibration).items():
         if stage.startswith("finetune@"):
             assert seconds == pytest.approx(STARTUP_SECONDS + 3 * study.finetune.fraction * sum(budgets))
