@@ -16,6 +16,7 @@ from pipeline.expected import expected_models, models_of_run
 from pipeline.graph import graph
 from pipeline.params import combined
 from pipeline.study import Study, load_study
+from pipeline.text_corpus import EncoderCorpusSpec
 
 CONFIG = Path("configs/mlm.yaml")
 SMOKE = Path("configs/smoke_mlm.yaml")
@@ -256,7 +257,8 @@ def test_the_corpus_is_prepared_from_both_of_its_parts(study: Study, entries: En
     assert entry["kind"] == "text"
     assert entry["text"]["column"] == "text"
     assert entry["sentences"]["classes"] == 2
-    assert (entry["sequence_tokens"], entry["max_tokens"]) == (study.corpus.sequence_tokens, study.corpus.max_tokens)  # type: ignore[union-attr]
+    assert isinstance(study.corpus, EncoderCorpusSpec)
+    assert (entry["sequence_tokens"], entry["max_tokens"]) == (study.corpus.sequence_tokens, study.corpus.max_tokens)
 
 
 def test_a_classifier_of_every_run_is_expected_and_one_without_pretraining(study: Study, entries: Entries) -> None:
