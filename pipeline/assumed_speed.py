@@ -4,21 +4,10 @@ from __future__ import annotations
 
 from pipeline.calibration import Calibration
 from pipeline.expansion import teacher_candidates
-from pipeline.flops import Positions, forward_flops, train_flops
-from pipeline.plan import typical_positions
-from pipeline.size import SizeSpec
+from pipeline.flops import forward_flops, train_flops
+from pipeline.plan import step_positions
 from pipeline.steps_needed import steps_needed
 from pipeline.study import Study
-from pipeline.text_corpus import EncoderCorpusSpec
-
-
-def _positions(study: Study, size: SizeSpec) -> Positions:
-    """Return what a full batch of this size's training computes; of a classifier's, sentences as long as they may be."""
-    if not (size.num_labels and study.finetune and isinstance(study.corpus, EncoderCorpusSpec)):
-        return typical_positions(study)
-    length = study.corpus.max_tokens
-    sentences = max(1, study.finetune.batch_tokens // length)
-    return Positions.padded(batch=sentences, source_length=length, target_length=1, scored=sentences)
 
 
 def assumed_calibration(study: Study, *, gflops: float) -> Calibration:
@@ -26,7 +15,7 @@ def assumed_calibration(study: Study, *, gflops: float) -> Calibration:
     vocabulary = study.corpus.vocab_size
     seconds: dict[str, dict[str, float]] = {}
     for needed in steps_needed(study, teachers=teacher_candidates(study)):
-        positions = _positions(study, needed.size)
+        positions = step_positions(study, needed.size)
         flops = train_flops(needed.size, positions, vocab_size=vocabulary)
         if needed.teacher is not None:
             flops += forward_flops(needed.teacher, positions, vocab_size=vocabulary)

@@ -11,6 +11,7 @@ from pipeline.expansion import families_of, planned
 from pipeline.flops import Positions, parameters_by_group, train_flops
 from pipeline.learning_rates import peak_rate
 from pipeline.recipes import Family, trains
+from pipeline.size import SizeSpec
 from pipeline.study import Study
 from pipeline.text_corpus import EncoderCorpusSpec
 
@@ -64,15 +65,36 @@ def typical_positions(study: Study) -> Positions:
     )
 
 
-def _pretrain_seconds(study: Study, seconds_per_step: float, flops_per_step: float) -> float:
+def step_positions(study: Study, size: SizeSpec) -> Positions:
+    """Return what a full batch of this size's training computes; of a classifier's, sentences as long as they may be."""
+    if not (size.num_labels and study.finetune and isinstance(study.corpus, EncoderCorpusSpec)):
+        return typical_positions(study)
+    length = study.corpus.max_tokens
+    sentences = max(1, study.finetune.batch_tokens // length)
+    return Positions.padded(batch=sentences, source_length=length, target_length=1, scored=sentences)
+
+
+def _worth(study: Study, calibration: Calibration, size: SizeSpec) -> dict[str, float] | None:
+    """Return how many seconds of this size's training each budget is; None before calibration.
+
+    A classifier makes fewer FLOPs a second than a masked LM of its size, so that a share of a FLOP budget lasts it longer.
+    """
+    per_step = calibration.train_step_seconds.get(size.key)
+    if per_step is None:
+        return None
+    step_flops = train_flops(size, step_positions(study, size), vocab_size=study.corpus.vocab_size)
+    return {
+        match: Budget.parse(text).amount * (1.0 if match == "seconds" else per_step / step_flops)
+        for match, text in study.budgets.items()
+    }
+
+
+def _pretrain_seconds(study: Study, worth: Mapping[str, float]) -> float:
     """Return the trunk's and all branches' seconds: the trunk to the last decay, and one decay a branch."""
     decay = study.training.decay_fraction
-    totals = []
-    for text in study.budgets.values():
-        budget = Budget.parse(text)
-        seconds = budget.amount if budget.resource == "seconds" else budget.amount / flops_per_step * seconds_per_step
-        kept = study.finetune.fraction if study.finetune else 0.0
-        totals += [seconds * (1 - kept), seconds * (1 - kept - study.recovery_fraction)]
+    kept = study.finetune.fraction if study.finetune else 0.0
+    shares = (1 - kept, 1 - kept - study.recovery_fraction)
+    totals = [seconds * share for seconds in worth.values() for share in shares]
     return max(totals) * (1 - decay) + sum(total * decay for total in totals)
 
 
@@ -95,27 +117,23 @@ def plan(study: Study, calibration: Calibration) -> list[PlannedRun]:
             len(family.recipes) * len(family.matches or study.budgets) for family in families.values()
         )
         seconds = steps = None
-        if per_step is not None:
-            budget_seconds = {
-                match: Budget.parse(text).amount * (1.0 if match == "seconds" else per_step / step_flops)
-                for match, text in study.budgets.items()
-            }
+        worth = _worth(study, calibration, size)
+        later = _worth(study, calibration, study.recipe_parent(size))
+        if per_step is not None and worth is not None and later is not None:
             spent = {
-                f"pretrain@{key}": _pretrain_seconds(study, per_step, step_flops),
+                f"pretrain@{key}": _pretrain_seconds(study, worth),
                 f"evaluate@{key}": EVALUATION_SECONDS_A_MODEL * models,
             }
             if study.finetune:  # both branches of each budget, and without pretraining one as long as the whole one
                 each = 2 + scratch
-                spent[f"finetune@{key}"] = each * study.finetune.fraction * sum(budget_seconds.values())
+                spent[f"finetune@{key}"] = each * study.finetune.fraction * sum(later.values())
             for name, family in families.items():
-                recovery = (
-                    sum(budget_seconds[match] for match in family.matches or budget_seconds) * study.recovery_fraction
-                )
+                recovery = sum(later[match] for match in family.matches or later) * study.recovery_fraction
                 spent[f"{family.stage}@{key}-{name}"] = recovery * trainings(
                     family
                 ) + COMPRESSION_SECONDS_A_RECIPE * len(family.recipes)
             seconds = {stage: amount + STARTUP_SECONDS for stage, amount in spent.items()}
-            steps = int(budget_seconds["seconds"] * (1 - finetuned) / per_step)
+            steps = int(worth["seconds"] * (1 - finetuned) / per_step)
         total = sum(groups.values())
         rows.append(
             PlannedRun(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -107,6 +108,20 @@ def test_finetuning_is_both_branches_of_each_budget_and_one_without_pretraining(
     alone = study.model_copy(update={"finetune": study.finetune.model_copy(update={"scratch": False})})
     seconds = stage_seconds(alone, calibration)["finetune@smoke_mlm-w16x1-s0"]
     assert seconds == pytest.approx(STARTUP_SECONDS + 2 * study.finetune.fraction * sum(budgets))
+
+
+def test_a_slower_classifier_spends_its_share_of_the_flops_in_more_seconds_and_of_the_seconds_in_as_many() -> None:
+    study = load_study("configs/smoke_mlm.yaml")
+    assert study.finetune is not None
+    fast = assumed_calibration(study, gflops=GFLOPS)
+    doubled = {key: seconds * (2 if key.endswith("c2") else 1) for key, seconds in fast.train_step_seconds.items()}
+    slow = replace(fast, train_step_seconds=doubled)
+    flops = Budget.parse(study.budgets["flops"]).amount / (GFLOPS * 1e9)
+    one, other = (stage_seconds(study, speed)["finetune@smoke_mlm-w16x1-s0"] for speed in (fast, slow))
+    assert other - one == pytest.approx(3 * study.finetune.fraction * flops)
+    assert stage_seconds(study, fast)["pretrain@smoke_mlm-w16x1-s0"] == pytest.approx(
+        stage_seconds(study, slow)["pretrain@smoke_mlm-w16x1-s0"]
+    )
 
 
 def test_models_and_disk_are_those_of_the_expansion() -> None:
