@@ -28,7 +28,7 @@ from pipeline.progress import progress
 from pipeline.study import load_study
 
 RESULTS = Path("benchmarks/results/finetuning_rates.csv")
-IDENTITY = ["study", "run", "learning_rate", "dropout", "model"]
+IDENTITY = ["study", "run", "learning_rate", "dropout", "label_smoothing", "model"]
 
 
 def finetune_once(entry: dict[str, Any], artifacts: str) -> list[dict[str, Any]]:
@@ -73,7 +73,7 @@ def table(path: Path) -> pd.DataFrame:
 
 def print_best(rows: pd.DataFrame) -> None:
     """Print loss and accuracy by run, model and rate; the best rate is flagged at an edge."""
-    for key, group in rows.groupby(["study", "run", "model", "dropout"]):
+    for key, group in rows.groupby(["study", "run", "model", "dropout", "label_smoothing"]):
         ordered = group.sort_values("learning_rate").reset_index(drop=True)
         best = int(ordered["valid_loss"].idxmin())
         edge = " (at the edge of the rates tried)" if best in (0, len(ordered) - 1) else ""
@@ -91,6 +91,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, nargs="*", default=[], help="at the size itself, not at muP's base width")
     parser.add_argument("--dropout", type=float)
+    parser.add_argument("--label-smoothing", type=float)
     parser.add_argument("--artifacts", help="artifacts/<study> by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -100,9 +101,10 @@ def main() -> None:
     for key in keys:
         if key not in entries:
             raise StudyError(f"study {options.study} has no run {key}; its runs are in params.yaml")
-    changed = {} if options.dropout is None else {"dropout": options.dropout}
+    asked = {"dropout": options.dropout, "label_smoothing": options.label_smoothing}
+    changed = {name: value for name, value in asked.items() if value is not None}
     wanted = [entries[key] | {"learning_rate": rate} | changed for key in keys for rate in options.rate]
-    same = ["study", "run", "learning_rate", "dropout"]
+    same = [name for name in IDENTITY if name != "model"]
     done = {tuple(row) for row in table(options.results)[same].itertuples(index=False)}
     missing = [entry for entry in wanted if tuple(entry[name] for name in same) not in done]
     artifacts = options.artifacts or f"artifacts/{options.study}"
