@@ -91,7 +91,6 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--rate", type=float, nargs="*", default=[], help="at the size itself, not at muP's base width")
     parser.add_argument("--dropout", type=float)
-    parser.add_argument("--label-smoothing", type=float)
     parser.add_argument("--artifacts", help="artifacts/<study> by default")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
@@ -101,8 +100,7 @@ def main() -> None:
     for key in keys:
         if key not in entries:
             raise StudyError(f"study {options.study} has no run {key}; its runs are in params.yaml")
-    asked = {"dropout": options.dropout, "label_smoothing": options.label_smoothing}
-    changed = {name: value for name, value in asked.items() if value is not None}
+    changed = {} if options.dropout is None else {"dropout": options.dropout}
     wanted = [entries[key] | {"learning_rate": rate} | changed for key in keys for rate in options.rate]
     same = [name for name in IDENTITY if name != "model"]
     done = {tuple(row) for row in table(options.results)[same].itertuples(index=False)}

@@ -94,9 +94,9 @@ def test_the_live_view_shows_rows_counts_and_time_left() -> None:
                 Running(name="y", started=started, where="here"),
             ]
         )
-        page = Console(file=io.StringIO(), width=100)
-        page.print(view._picture())
-    rows = page.file.getvalue().splitlines()  # type: ignore[attr-defined]
+        page = io.StringIO()
+        Console(file=page, width=100).print(view._picture())
+    rows = page.getvalue().splitlines()
     assert rows[0].split()[:4] == ["x", "1:05", "step", "[3]"]
     assert rows[1].split() == ["y", "1:05"]
     assert rows[2].startswith("1 waiting, 2 running, 1 done, 0 failed; about 2:15 left")
